@@ -1,0 +1,1 @@
+"""Runs, measures and records kernels. Knows no Qt; any front end talks to it through `engine.protocol`."""

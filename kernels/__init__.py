@@ -1,0 +1,1 @@
+"""What the GPU does: one file per kernel, each with its reference, launch, cost and schedule."""

@@ -1,0 +1,155 @@
+"""A schedule: which program loads, computes and stores which tile, in which order. Data, small and serialisable."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+from kernels.contract.expr import Affine, Expr
+
+
+class Operand(Struct, frozen=True, kw_only=True):
+    """An array of a kernel: its shape in elements and where it lives.
+
+    `materialised` is false for what a kernel computes but never writes to HBM (flash's S and P): it has a shape to be
+    drawn to scale, and no op may load or store it.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    itemsize: int
+    role: Literal["input", "output", "scratch"]
+    materialised: bool = True
+
+    @property
+    def bytes(self) -> int:
+        """Size in bytes, whether or not it is materialised."""
+        size = self.itemsize
+        for extent in self.shape:
+            size *= extent
+        return size
+
+
+class Slot(Struct, frozen=True, kw_only=True):
+    """A named place on the SM that holds one tile of one program.
+
+    `copies` is the depth of the ring that asynchronous loads fill ahead of their use.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    itemsize: int
+    place: Literal["sram", "registers"] = "sram"
+    copies: int = 1
+    operand: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """Size in bytes of all copies."""
+        size = self.itemsize * self.copies
+        for extent in self.shape:
+            size *= extent
+        return size
+
+
+class TileOp(Struct, frozen=True, kw_only=True, tag="op", omit_defaults=True):
+    """One step of a program: a tile loaded, computed on, or stored.
+
+    `at` are the element offsets of the tile in its operand, `tile` its extent; what lies beyond the operand's shape
+    (or beyond `limits`, where given) is clipped, as the kernel's masks do. `fn` is a name in kernels/tile_math.py,
+    called with the slots it reads and `args`. Work is per execution and counts whole tiles, masked lanes included.
+    """
+
+    kind: Literal["load", "compute", "store"]
+    title: str
+    operand: str = ""
+    at: tuple[Expr, ...] = ()
+    tile: tuple[int, ...] = ()
+    limits: tuple[Expr | None, ...] = ()
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    fn: str = ""
+    args: dict[str, Expr | float] = field(default_factory=dict)
+    matrix_flops: int = 0
+    vector_flops: int = 0
+    exps: int = 0
+    ahead: int = 0
+    warp_role: str = ""
+    mode: Literal["write", "rewrite", "add"] = "write"
+
+
+class Loop(Struct, frozen=True, kw_only=True, tag="loop"):
+    """`body` for `var` from `first` up to but not including `last`."""
+
+    var: str
+    first: Expr = Affine()
+    last: Expr
+    body: tuple[TileOp | Loop, ...]
+
+
+class Axis(Struct, frozen=True):
+    """One axis of a grid. A reversed axis is launched from its last coordinate to its first: longest rows first."""
+
+    name: str
+    size: int
+    reverse: bool = False
+
+
+class Launch(Struct, frozen=True, kw_only=True):
+    """One kernel launch: a grid of programs that all run `body`.
+
+    `grid` names its axes fastest first, as CUDA's x, y, z. `order` names a table that permutes the linear order.
+    With `resident` R > 0 the launch is persistent: item i runs on program i mod R. `sram_bytes` and `registers`
+    (per thread) are those that the compiler reported; None where nothing was compiled.
+    """
+
+    name: str
+    title: str
+    grid: tuple[Axis, ...]
+    slots: tuple[Slot, ...]
+    body: tuple[TileOp | Loop, ...]
+    warps: int = 4
+    sram_bytes: int | None = None
+    registers: int | None = None
+    order: str = ""
+    resident: int = 0
+    repeat: int = 1
+
+    @property
+    def programs(self) -> int:
+        """Programs in the grid."""
+        count = 1
+        for axis in self.grid:
+            count *= axis.size
+        return count
+
+    def slot(self, name: str) -> Slot:
+        """The slot of that name. Raises KeyError where there is none."""
+        for slot in self.slots:
+            if slot.name == name:
+                return slot
+        raise KeyError(name)
+
+
+class Table(Struct, frozen=True):
+    """A small integer table, row by row, that expressions look up: pages, lengths, an order of programs."""
+
+    shape: tuple[int, ...]
+    values: tuple[int, ...]
+
+
+class Schedule(Struct, frozen=True, kw_only=True):
+    """All launches of one kernel on one workload. `tables` are the integer tables that expressions look up."""
+
+    kernel: str
+    operands: tuple[Operand, ...]
+    launches: tuple[Launch, ...]
+    tables: dict[str, Table] = field(default_factory=dict)
+
+    def operand(self, name: str) -> Operand:
+        """The operand of that name. Raises KeyError where there is none."""
+        for operand in self.operands:
+            if operand.name == name:
+                return operand
+        raise KeyError(name)

@@ -1,0 +1,135 @@
+"""What a kernel says of itself: its information, configuration, cost, and the functions that make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct, field
+
+from kernels.contract.device import Device
+from kernels.contract.schedule import Operand, Schedule
+from kernels.contract.workload import AttentionWorkload
+
+if TYPE_CHECKING:
+    import torch
+
+    Tensors = dict[str, torch.Tensor]
+
+
+class Refusal(ValueError):
+    """A kernel cannot run this workload here; the text is one sentence for the user."""
+
+
+class Param(Struct, frozen=True, kw_only=True):
+    """A parameter of a kernel that a user may set; left alone, the kernel's table chooses."""
+
+    name: str
+    title: str
+    choices: tuple[int, ...]
+    unit: str = ""
+    help: str = ""
+
+
+class Resources(Struct, frozen=True):
+    """What the compiler reported of one launch: registers per thread, shared memory and spills in bytes."""
+
+    registers: int
+    sram_bytes: int
+    spill_bytes: int = 0
+
+
+class Config(Struct, frozen=True, kw_only=True):
+    """How a kernel runs a workload: its parameters (block_m, stages, ...) and, per launch, what was compiled."""
+
+    params: dict[str, int] = field(default_factory=dict)
+    resources: dict[str, Resources] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> int:
+        return self.params[name]
+
+
+class Traffic(Struct, frozen=True):
+    """Bytes read and written."""
+
+    read: int = 0
+    written: int = 0
+
+
+class Cost(Struct, frozen=True, kw_only=True):
+    """Closed-form cost of one execution. `flops` is the matrix work executed, `nominal_flops` what throughput counts.
+
+    `hbm`: by operand, summed over launches, each distinct element read once and written once. `tile`: by operand, the
+    clipped tile loads and stores. An opaque peer's cost is the compulsory traffic of its operands alone, `tile` empty.
+    """
+
+    nominal_flops: int
+    flops: int
+    vector_flops: int = 0
+    exps: int = 0
+    hbm: dict[str, Traffic]
+    tile: dict[str, Traffic] = field(default_factory=dict)
+
+    @property
+    def hbm_read_bytes(self) -> int:
+        return sum(t.read for t in self.hbm.values())
+
+    @property
+    def hbm_write_bytes(self) -> int:
+        return sum(t.written for t in self.hbm.values())
+
+    @property
+    def hbm_bytes(self) -> int:
+        return self.hbm_read_bytes + self.hbm_write_bytes
+
+    @property
+    def tile_bytes(self) -> int:
+        return sum(t.read + t.written for t in self.tile.values())
+
+
+class KernelInfo(Struct, frozen=True, kw_only=True):
+    """What travels to a front end about a kernel. `opaque`: no schedule is known, and none is drawn."""
+
+    id: str
+    title: str
+    summary: str
+    family: Literal["attention"]
+    role: Literal["baseline", "ours", "peer"]
+    passes: tuple[Literal["forward", "backward"], ...] = ("forward",)
+    dtypes: tuple[str, ...] = ("float16", "bfloat16", "float32")
+    params: tuple[Param, ...] = ()
+    opaque: bool = False
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelSpec:
+    """A kernel whole. Everything but `reference`, `inputs` and `launch` answers without torch.
+
+    Attributes:
+        operands: workload -> its operands, inputs first.
+        inputs: (workload, device, generator) -> the input tensors, random.
+        reference: (workload, tensors) -> the outputs in float64.
+        launch: (workload, config, tensors) -> a function that runs the kernel on those tensors each time it is called
+            and returns its outputs by name. Raises Refusal where it cannot.
+        configure: (workload, device) -> Config.
+        constraints: (workload, config, device) -> sentences, empty where it can run.
+        cost, schedule: (workload, config) -> closed form; schedule is None for an opaque peer.
+        tolerance: workload -> the largest error allowed against the reference, as max |out - ref| / max |ref|.
+    """
+
+    info: KernelInfo
+    operands: Callable[[AttentionWorkload], tuple[Operand, ...]]
+    inputs: Callable[[AttentionWorkload, str, Any], Tensors]
+    reference: Callable[[AttentionWorkload, Mapping[str, torch.Tensor]], Tensors]
+    launch: Callable[[AttentionWorkload, Config, Tensors], Callable[[], Tensors]]
+    configure: Callable[[AttentionWorkload, Device], Config]
+    constraints: Callable[[AttentionWorkload, Config, Device], list[str]]
+    cost: Callable[[AttentionWorkload, Config], Cost]
+    schedule: Callable[[AttentionWorkload, Config], Schedule] | None
+    tolerance: Callable[[AttentionWorkload], float]
+
+    @property
+    def id(self) -> str:
+        return self.info.id
