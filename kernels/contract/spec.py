@@ -40,6 +40,26 @@ class Resources(Struct, frozen=True):
     spill_bytes: int = 0
 
 
+class Compilation(Struct, frozen=True, kw_only=True):
+    """One launch as the compiler sees it. `key` names the variant among the recorded resources.
+
+    `kernel` is the jitted function, `signature` its argument types (`*bf16`, `i32`, ...), `constants` its constexprs.
+    """
+
+    launch: str
+    kernel: Any
+    signature: dict[str, str]
+    constants: dict[str, Any]
+    warps: int
+    stages: int
+
+    @property
+    def key(self) -> str:
+        parts = [f"{name}={value}" for name, value in self.constants.items()]
+        pointers = sorted({t for t in self.signature.values() if t.startswith("*")})
+        return " ".join([self.launch, *pointers, *parts, f"warps={self.warps}", f"stages={self.stages}"])
+
+
 class Config(Struct, frozen=True, kw_only=True):
     """How a kernel runs a workload: its parameters (block_m, stages, ...) and, per launch, what was compiled."""
 
@@ -110,24 +130,26 @@ class KernelSpec:
     Attributes:
         operands: workload -> its operands, inputs first.
         inputs: (workload, device, generator) -> the input tensors, random.
-        reference: (workload, tensors) -> the outputs in float64.
+        reference: (workload, tensors, rows) -> the outputs in float64; with `rows` (int64 [R]) only those query rows.
         launch: (workload, config, tensors) -> a function that runs the kernel on those tensors each time it is called
             and returns its outputs by name. Raises Refusal where it cannot.
         configure: (workload, device) -> Config.
         constraints: (workload, config, device) -> sentences, empty where it can run.
         cost, schedule: (workload, config) -> closed form; schedule is None for an opaque peer.
+        compilations: (workload, config) -> what the compiler is asked for, one per launch; empty for an opaque peer.
         tolerance: workload -> the largest error allowed against the reference, as max |out - ref| / max |ref|.
     """
 
     info: KernelInfo
     operands: Callable[[AttentionWorkload], tuple[Operand, ...]]
     inputs: Callable[[AttentionWorkload, str, Any], Tensors]
-    reference: Callable[[AttentionWorkload, Mapping[str, torch.Tensor]], Tensors]
+    reference: Callable[[AttentionWorkload, Mapping[str, torch.Tensor], torch.Tensor | None], Tensors]
     launch: Callable[[AttentionWorkload, Config, Tensors], Callable[[], Tensors]]
     configure: Callable[[AttentionWorkload, Device], Config]
     constraints: Callable[[AttentionWorkload, Config, Device], list[str]]
     cost: Callable[[AttentionWorkload, Config], Cost]
     schedule: Callable[[AttentionWorkload, Config], Schedule] | None
+    compilations: Callable[[AttentionWorkload, Config], tuple[Compilation, ...]]
     tolerance: Callable[[AttentionWorkload], float]
 
     @property

@@ -90,7 +90,7 @@ def box_of(op: TileOp, operand: Operand, env: Mapping[str, Any], tables: Mapping
     return box
 
 
-def _needed(op: TileOp, loops: tuple[Loop, ...], clipped: list[Expr]) -> set[str]:
+def _needed(loops: tuple[Loop, ...], clipped: list[Expr]) -> set[str]:
     """Variables that the number or the extent of an op's executions depends on."""
     names: set[str] = set().union(*(variables(e) for e in clipped))
     for loop in reversed(loops):
@@ -118,7 +118,7 @@ def _executions(
     tables = tables_of(schedule)
     operand = schedule.operand(op.operand) if op.operand else None
     clipped = _clipped(op, operand)
-    needed = _needed(op, loops, clipped)
+    needed = _needed(loops, clipped)
     env: Env = dict(grid)
     weight: Ints = np.full(owners.shape, launch.repeat, dtype=np.int64)
     for loop in loops:
@@ -151,7 +151,7 @@ def launch_totals(schedule: Schedule, launch: Launch) -> Totals:
     matrix = vector = exps = steps = 0
     for op, loops in ops_of(launch.body):
         operand = schedule.operand(op.operand) if op.operand else None
-        needed = _needed(op, loops, _clipped(op, operand))
+        needed = _needed(loops, _clipped(op, operand))
         axes = [axis for axis in launch.grid if axis.name in needed]
         shared = launch.programs
         for axis in axes:

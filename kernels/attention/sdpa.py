@@ -1,0 +1,132 @@
+"""PyTorch's scaled_dot_product_attention, one kernel per back end: the peers that everybody has.
+
+Compulsory HBM traffic: Q + K + V + O (backward: Q + K + V + O + dO + dQ + dK + dV + lse). Opaque: no schedule is known.
+Source: torch.nn.attention.sdpa_kernel; a back end that cannot run is refused, never replaced by another.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from kernels.attention import reference
+from kernels.contract import AttentionWorkload, Config, Cost, Device, KernelInfo, KernelSpec, Refusal, Traffic
+
+if TYPE_CHECKING:
+    import torch
+
+    Tensors = dict[str, torch.Tensor]
+
+BACKENDS = {
+    "sdpa_flash": ("FLASH_ATTENTION", "SDPA flash", "PyTorch's FlashAttention-2"),
+    "sdpa_cudnn": ("CUDNN_ATTENTION", "SDPA cuDNN", "NVIDIA's fused attention through PyTorch"),
+    "sdpa_efficient": ("EFFICIENT_ATTENTION", "SDPA efficient", "xFormers' memory-efficient attention in PyTorch"),
+    "sdpa_math": ("MATH", "SDPA math", "PyTorch's own matmul, softmax, matmul"),
+}
+ON_CPU = ("sdpa_flash", "sdpa_math")
+
+
+def _call(workload: AttentionWorkload) -> Callable[..., torch.Tensor]:
+    """SDPA with this workload's mask. Causal with N_q != N_kv needs the lower-right bias: is_causal aligns at the start."""
+    import torch.nn.functional as functional
+    from torch.nn.attention.bias import causal_lower_right
+
+    options: dict[str, Any] = {"enable_gqa": True} if workload.group > 1 else {}
+    if workload.causal and workload.seq != workload.keys:
+        options["attn_mask"] = causal_lower_right(workload.seq, workload.keys)
+    else:
+        options["is_causal"] = workload.causal
+    return partial(functional.scaled_dot_product_attention, **options)
+
+
+def launch(backend: str, workload: AttentionWorkload, config: Config, tensors: Tensors) -> Callable[[], Tensors]:  # noqa: ARG001
+    """SDPA on this back end alone; the first call is made here, so that one that cannot run is refused.
+
+    Raises:
+        Refusal: the back end does not take this workload.
+    """
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    chosen = getattr(SDPBackend, backend)
+    attention = _call(workload)
+    q, k, v = (tensors[name] for name in ("Q", "K", "V"))
+
+    def forward() -> Tensors:
+        with sdpa_kernel(chosen):
+            return {"O": attention(q, k, v)}
+
+    if workload.pass_ == "forward":
+        refused_unless_it_runs(forward)
+        return forward
+    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+
+    def graph() -> Tensors:
+        with sdpa_kernel(chosen):
+            return {"O": attention(*leaves)}
+
+    out = refused_unless_it_runs(graph)["O"]
+
+    def backward() -> Tensors:
+        return dict(zip(("dQ", "dK", "dV"), torch.autograd.grad(out, leaves, tensors["dO"], retain_graph=True), strict=True))
+
+    return backward
+
+
+def refused_unless_it_runs(call: Callable[[], Tensors]) -> Tensors:
+    """The result of `call`. Raises: Refusal with PyTorch's reason where no kernel is available."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            return call()
+        except RuntimeError as error:
+            if "out of memory" in str(error):
+                raise
+            reasons = [str(w.message).split(" (Triggered")[0].strip() for w in caught]
+            reason = next((r for r in reasons if "because" not in r and "not used" not in r), str(error).splitlines()[0])
+            raise Refusal(f"PyTorch refuses this shape here: {reason}") from error
+
+
+def constraints(name: str, workload: AttentionWorkload, config: Config, device: Device) -> list[str]:  # noqa: ARG001
+    """What PyTorch does not take, known without asking it."""
+    reasons = []
+    if device.kind == "cpu" and name not in ON_CPU:
+        reasons.append(f"{BACKENDS[name][1]} needs an NVIDIA GPU")
+    if workload.window:
+        reasons.append("SDPA has no sliding window: set window to 0")
+    if workload.causal and workload.seq > workload.keys:
+        reasons.append("SDPA gives NaN, not 0, for a query that sees no key: make the KV length at least the sequence")
+    if device.kind == "cuda" and workload.dtype == "float32" and name in ("sdpa_flash", "sdpa_cudnn"):
+        reasons.append(f"{BACKENDS[name][1]} takes float16 and bfloat16 only")
+    return reasons
+
+
+def cost(workload: AttentionWorkload, config: Config) -> Cost:  # noqa: ARG001
+    """The compulsory traffic of the operands; what the back end moves beyond that is not known."""
+    hbm = {o.name: Traffic(o.bytes, 0) if o.role == "input" else Traffic(0, o.bytes) for o in reference.operands(workload)}
+    if workload.pass_ == "backward":
+        rows = workload.batch * workload.heads * workload.seq
+        hbm |= {"O": Traffic(rows * workload.head_dim * workload.itemsize, 0), "lse": Traffic(4 * rows, 0)}
+    return Cost(nominal_flops=workload.nominal_flops, flops=workload.nominal_flops, hbm=hbm)
+
+
+def configure(workload: AttentionWorkload, device: Device) -> Config:  # noqa: ARG001
+    """Nothing to choose: the library chooses."""
+    return Config()
+
+
+KERNELS = tuple(
+    KernelSpec(
+        info=KernelInfo(
+            id=name, title=title, summary=summary, family="attention", role="peer", passes=("forward", "backward"),
+            opaque=True, source="torch.nn.functional.scaled_dot_product_attention",
+        ),
+        operands=reference.operands, inputs=reference.inputs, reference=reference.reference,
+        launch=partial(launch, backend), configure=configure, constraints=partial(constraints, name), cost=cost, schedule=None,
+        compilations=lambda workload, config: (),  # noqa: ARG005
+        tolerance=reference.tolerance,
+    )
+    for name, (backend, title, summary) in BACKENDS.items()
+)
