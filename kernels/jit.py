@@ -5,10 +5,14 @@ Where Triton is missing the names below still exist, so that costs and schedules
 
 from __future__ import annotations
 
+import re
+import subprocess
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
-from kernels.contract import Refusal
+from kernels.contract import Compilation, Refusal, Resources
 
 try:
     import triton
@@ -18,6 +22,8 @@ try:
 except ImportError as error:
     triton = tl = None
     MISSING = f"Triton cannot be imported ({error}): install triton, which exists for Linux, or choose a PyTorch kernel"
+
+__all__ = ["MISSING", "POINTER", "cdiv", "compile_for", "jit", "next_power_of_2", "require_triton", "tl", "triton"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -44,3 +50,36 @@ def next_power_of_2(n: int) -> int:
 
 
 POINTER = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "int32": "*i32"}
+
+
+def compile_for(compilation: Compilation, capability: tuple[int, int]) -> tuple[Resources, str]:
+    """Compiles one launch for a capability without a GPU; its resources and its machine code (SASS).
+
+    Pointers, strides and lengths are taken as multiples of 16, as Triton specialises them for whole tensors.
+    """
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    require_triton()
+    names = compilation.kernel.arg_names
+    even = [n for n, t in compilation.signature.items() if t.startswith("*") or n.startswith(("stride_", "n_"))]
+    source = ASTSource(
+        fn=compilation.kernel, signature=compilation.signature | dict.fromkeys(compilation.constants, "constexpr"),
+        constexprs={(names.index(name),): value for name, value in compilation.constants.items()},
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in even},
+    )
+    options = {"num_warps": compilation.warps, "num_stages": compilation.stages}
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability[0] * 10 + capability[1], 32), options=options)
+    usage, sass = _cuobjdump(compiled.asm["cubin"], "--dump-resource-usage"), _cuobjdump(compiled.asm["cubin"], "--dump-sass")
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    if found is None:
+        raise RuntimeError(f"cuobjdump reported no registers: {usage}")
+    return Resources(int(found[1]), int(compiled.metadata.shared), int(found[2])), sass
+
+
+def _cuobjdump(cubin: bytes, flag: str) -> str:
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return subprocess.run([tool, flag, file.name], check=True, capture_output=True, text=True).stdout

@@ -1,7 +1,7 @@
 """What a kernel is, as data: workloads, devices, schedules, costs. msgspec, numpy and the standard library only."""
 
 from kernels.contract.device import Device
-from kernels.contract.expr import Affine, Expr, Least, Lookup, evaluate, lookup, var
+from kernels.contract.expr import Affine, Expr, Least, Lookup, const, evaluate, lookup, var
 from kernels.contract.schedule import Axis, Launch, Loop, Operand, Schedule, Slot, Table, TileOp
 from kernels.contract.spec import Compilation, Config, Cost, KernelInfo, KernelSpec, Param, Refusal, Resources, Traffic
 from kernels.contract.workload import ITEMSIZE, AttentionWorkload, Field, Workload, fields_of
@@ -9,5 +9,5 @@ from kernels.contract.workload import ITEMSIZE, AttentionWorkload, Field, Worklo
 __all__ = [
     "ITEMSIZE", "Affine", "AttentionWorkload", "Axis", "Compilation", "Config", "Cost", "Device", "Expr", "Field", "KernelInfo",
     "KernelSpec", "Launch", "Least", "Lookup", "Loop", "Operand", "Param", "Refusal", "Resources", "Schedule", "Slot",
-    "Table", "TileOp", "Traffic", "Workload", "evaluate", "fields_of", "lookup", "var",
+    "Table", "TileOp", "Traffic", "Workload", "const", "evaluate", "fields_of", "lookup", "var",
 ]

@@ -87,9 +87,14 @@ def var(name: str) -> Affine:
     return Affine(((name, 1),))
 
 
+def const(value: int) -> Affine:
+    """A number."""
+    return Affine(const=value)
+
+
 def lookup(table: str, *at: Affine | int) -> Lookup:
     """An entry of a table that travels with the schedule."""
-    return Lookup(table, tuple(Affine(const=i) if isinstance(i, int) else i for i in at))
+    return Lookup(table, tuple(const(i) if isinstance(i, int) else i for i in at))
 
 
 def evaluate(expr: Expr, env: Env, tables: Mapping[str, Ints]) -> Any:

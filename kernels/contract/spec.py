@@ -41,7 +41,8 @@ class Resources(Struct, frozen=True):
 
 
 class Compilation(Struct, frozen=True, kw_only=True):
-    """One launch as the compiler sees it. `key` names the variant among the recorded resources.
+    """One launch as the compiler sees it. `key` names the variant among the recorded resources; float16 and bfloat16
+    share one, since they compile alike.
 
     `kernel` is the jitted function, `signature` its argument types (`*bf16`, `i32`, ...), `constants` its constexprs.
     """
@@ -56,8 +57,8 @@ class Compilation(Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         parts = [f"{name}={value}" for name, value in self.constants.items()]
-        pointers = sorted({t for t in self.signature.values() if t.startswith("*")})
-        return " ".join([self.launch, *pointers, *parts, f"warps={self.warps}", f"stages={self.stages}"])
+        widths = sorted({f"{t.strip('*bfp')}-bit" for t in self.signature.values() if t.startswith("*")})
+        return " ".join([self.launch, *widths, *parts, f"warps={self.warps}", f"stages={self.stages}"])
 
 
 class Config(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,365 @@
+"""FlashAttention, forward, in FlashAttention-2's order: one program owns BLOCK_M query rows and walks over K and V once.
+
+m, l and O stay in registers; S and P exist one tile at a time and are never written. Per tile of K and V:
+    S = Q K^T / sqrt(D);  m' = max(m, rowmax S);  P = exp(S - m');  a = exp(m - m')
+    l = a l + rowsum P;   O = a O + P V;          m = m'        and at the end O / l, lse = m + log l
+HBM traffic: Q + K + V + O, each once: 2 B D (H_q N_q + H_kv N_kv) elements. Tile traffic: K and V once per block of rows.
+Query heads of a group read the same KV head (no copies of K and V). Work on tiles that need no mask is split from the
+masked ones (window's edge, diagonal, ragged end), and the longest rows of a causal head are launched first.
+Source: Dao, FlashAttention-2 (2023), algorithm 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kernels import tuned
+from kernels.attention import reference
+from kernels.contract import (
+    AttentionWorkload,
+    Axis,
+    Compilation,
+    Config,
+    Cost,
+    Device,
+    Expr,
+    KernelInfo,
+    KernelSpec,
+    Launch,
+    Loop,
+    Operand,
+    Param,
+    Schedule,
+    Slot,
+    TileOp,
+    Traffic,
+    const,
+    var,
+)
+from kernels.jit import POINTER, cdiv, jit, next_power_of_2, require_triton, tl
+
+if TYPE_CHECKING:
+    import torch
+
+    Tensors = dict[str, torch.Tensor]
+
+LOG2E = math.log2(math.e)
+
+
+@jit
+def _attend(
+    acc: tl.tensor, m_i: tl.tensor, l_i: tl.tensor, q: tl.tensor, k_rows: tl.tensor, v_rows: tl.tensor,
+    stride_kn: int, stride_vn: int, first: int, last: int, rows: tl.tensor, n_kv: int, shift: int, window: int,
+    scale_log2: float, D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MASKED: tl.constexpr,
+    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, PRECISION: tl.constexpr,
+) -> Any:
+    """Tiles first..last of K and V folded into acc [BLOCK_M, BLOCK_D], m and l [BLOCK_M], in base 2."""
+    dims = tl.arange(0, BLOCK_D)
+    for j in range(first, last):
+        cols = j * BLOCK_N + tl.arange(0, BLOCK_N)
+        k_at = k_rows + cols.to(tl.int64)[None, :] * stride_kn
+        v_at = v_rows + cols.to(tl.int64)[:, None] * stride_vn
+        if MASKED:
+            k = tl.load(k_at, mask=(cols[None, :] < n_kv) & (dims[:, None] < D), other=0.0)
+            v = tl.load(v_at, mask=(cols[:, None] < n_kv) & (dims[None, :] < D), other=0.0)
+        elif D != BLOCK_D:
+            k = tl.load(k_at, mask=dims[:, None] < D, other=0.0)
+            v = tl.load(v_at, mask=dims[None, :] < D, other=0.0)
+        else:
+            k = tl.load(k_at)
+            v = tl.load(v_at)
+        s = tl.dot(q, k, input_precision=PRECISION)
+        if MASKED:
+            seen = cols[None, :] < n_kv
+            if CAUSAL:
+                seen = seen & (cols[None, :] <= rows[:, None] + shift)
+            if WINDOW:
+                seen = seen & (cols[None, :] > rows[:, None] + shift - window)
+            s = tl.where(seen, s, float("-inf"))
+            m_new = tl.maximum(m_i, tl.max(s, 1) * scale_log2)
+            base = tl.where(m_new == float("-inf"), 0.0, m_new)  # a row that has seen no key yet
+        else:
+            m_new = tl.maximum(m_i, tl.max(s, 1) * scale_log2)
+            base = m_new
+        p = tl.math.exp2(s * scale_log2 - base[:, None])
+        alpha = tl.math.exp2(m_i - base)
+        l_i = l_i * alpha + tl.sum(p, 1)
+        acc = acc * alpha[:, None]
+        acc = tl.dot(p.to(v.dtype), v, acc, input_precision=PRECISION)
+        m_i = m_new
+    return acc, m_i, l_i
+
+
+@jit
+def _flash_forward(
+    q_ptr: tl.tensor, k_ptr: tl.tensor, v_ptr: tl.tensor, o_ptr: tl.tensor,
+    stride_qb: int, stride_qh: int, stride_qn: int, stride_kb: int, stride_kh: int, stride_kn: int,
+    stride_vb: int, stride_vh: int, stride_vn: int, stride_ob: int, stride_oh: int, stride_on: int,
+    n_q: int, n_kv: int, window: int, scale_log2: float, GROUP: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, PRECISION: tl.constexpr,
+) -> None:
+    m = tl.num_programs(0) - 1 - tl.program_id(0)
+    h = tl.program_id(1)
+    b = tl.program_id(2).to(tl.int64)
+    shift = n_kv - n_q
+    rows = m * BLOCK_M + tl.arange(0, BLOCK_M)
+    dims = tl.arange(0, BLOCK_D)
+    q_at = q_ptr + b * stride_qb + h.to(tl.int64) * stride_qh + rows.to(tl.int64)[:, None] * stride_qn + dims[None, :]
+    inside = (rows[:, None] < n_q) & (dims[None, :] < D)
+    q = tl.load(q_at, mask=inside, other=0.0)
+    g = (h // GROUP).to(tl.int64)
+    k_rows = k_ptr + b * stride_kb + g * stride_kh + dims[:, None]
+    v_rows = v_ptr + b * stride_vb + g * stride_vh + dims[None, :]
+
+    first = 0
+    lead = 0  # first tile that no row's window cuts
+    full = n_kv // BLOCK_N  # one past the last tile that needs no mask
+    last = tl.cdiv(n_kv, BLOCK_N)
+    if CAUSAL:
+        full = tl.minimum(full, tl.maximum(m * BLOCK_M + shift + 1, 0) // BLOCK_N)
+        last = tl.minimum(last, tl.cdiv(tl.maximum((m + 1) * BLOCK_M + shift, 0), BLOCK_N))
+    if WINDOW:
+        first = tl.maximum(m * BLOCK_M + shift - window + 1, 0) // BLOCK_N
+        lead = tl.cdiv(tl.maximum((m + 1) * BLOCK_M + shift - window, 0), BLOCK_N)
+        lead = tl.minimum(tl.maximum(lead, first), last)
+        full = tl.maximum(full, lead)
+
+    acc = tl.zeros([BLOCK_M, BLOCK_D], dtype=tl.float32)
+    m_i = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
+    l_i = tl.zeros([BLOCK_M], dtype=tl.float32)
+    if WINDOW:
+        acc, m_i, l_i = _attend(
+            acc, m_i, l_i, q, k_rows, v_rows, stride_kn, stride_vn, first, lead, rows, n_kv, shift, window, scale_log2,
+            D, BLOCK_N, BLOCK_D, True, CAUSAL, WINDOW, PRECISION)
+    acc, m_i, l_i = _attend(
+        acc, m_i, l_i, q, k_rows, v_rows, stride_kn, stride_vn, lead, full, rows, n_kv, shift, window, scale_log2,
+        D, BLOCK_N, BLOCK_D, False, CAUSAL, WINDOW, PRECISION)
+    acc, m_i, l_i = _attend(
+        acc, m_i, l_i, q, k_rows, v_rows, stride_kn, stride_vn, full, last, rows, n_kv, shift, window, scale_log2,
+        D, BLOCK_N, BLOCK_D, True, CAUSAL, WINDOW, PRECISION)
+    acc = acc / tl.where(l_i == 0.0, 1.0, l_i)[:, None]
+    o_at = o_ptr + b * stride_ob + h.to(tl.int64) * stride_oh + rows.to(tl.int64)[:, None] * stride_on + dims[None, :]
+    tl.store(o_at, acc.to(o_ptr.dtype.element_ty), mask=inside)
+
+
+def _constants(workload: AttentionWorkload, config: Config) -> dict[str, Any]:
+    return {
+        "GROUP": workload.group, "D": workload.head_dim, "BLOCK_M": config["block_m"], "BLOCK_N": config["block_n"],
+        "BLOCK_D": _block_d(workload), "CAUSAL": workload.causal, "WINDOW": workload.window > 0,
+        "PRECISION": "ieee" if workload.dtype == "float32" else "tf32",
+    }
+
+
+def _block_d(workload: AttentionWorkload) -> int:
+    return max(16, next_power_of_2(workload.head_dim))
+
+
+def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Callable[[], Tensors]:
+    """The kernel on Q, K, V and O of any strides whose last dimension is contiguous.
+
+    Raises:
+        Refusal: Triton is missing.
+    """
+    require_triton()
+    q, k, v, o = (tensors[name] for name in ("Q", "K", "V", "O"))
+    grid = (cdiv(workload.seq, config["block_m"]), workload.heads, workload.batch)
+    strides = [step for x in (q, k, v, o) for step in x.stride()[:3]]
+    numbers = (workload.seq, workload.keys, workload.window, workload.head_dim**-0.5 * LOG2E)
+    options = _constants(workload, config) | {"num_warps": config["warps"], "num_stages": config["stages"]}
+
+    def run() -> Tensors:
+        _flash_forward[grid](q, k, v, o, *strides, *numbers, **options)
+        return {"O": o}
+
+    return run
+
+
+def compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilation, ...]:
+    """The forward kernel with this workload's flags."""
+    pointer = POINTER[workload.dtype]
+    signature = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "o_ptr"), pointer)
+    signature |= {f"stride_{x}{dim}": "i32" for x in "qkvo" for dim in "bhn"}
+    signature |= {"n_q": "i32", "n_kv": "i32", "window": "i32", "scale_log2": "fp32"}
+    return (Compilation(
+        launch="flash", kernel=_flash_forward, signature=signature, constants=_constants(workload, config),
+        warps=config["warps"], stages=config["stages"],
+    ),)
+
+
+def configure(workload: AttentionWorkload, device: Device) -> Config:
+    """The nearest row of the tuned table."""
+    config = tuned.nearest("flash", workload, device)
+    return tuned.with_resources(config, compilations(workload, config), device)
+
+
+def constraints(workload: AttentionWorkload, config: Config, device: Device) -> list[str]:
+    """What cannot be launched: tiles that do not fit the SM."""
+    if device.kind == "cpu":
+        return []
+    reasons = []
+    limit = device.sram_bytes_per_block
+    if limit and (need := _sram_bytes(workload, config)) > limit:
+        reasons.append(f"flash's tiles need {need // 1024} KiB of SRAM and this device gives a block {limit // 1024} KiB: "
+                       "choose a smaller block_m, block_n or stages")
+    return reasons
+
+
+def _sram_bytes(workload: AttentionWorkload, config: Config) -> int:
+    """Q, and the rings of K and V."""
+    rows = config["block_m"] + 2 * config["block_n"] * _ring(config)
+    return rows * _block_d(workload) * workload.itemsize
+
+
+def _ring(config: Config) -> int:
+    return config["stages"]
+
+
+def _ranges(workload: AttentionWorkload, config: Config) -> tuple[Expr, Expr, Expr, Expr]:
+    """(first, lead, full, last) as expressions of m: the tile ranges of the three loops."""
+    w, bm, bn = workload, config["block_m"], config["block_n"]
+    shift, tiles = w.keys - w.seq, cdiv(w.keys, bn)
+    if not w.causal:
+        return const(0), const(0), const(w.keys // bn), const(tiles)
+    row = var("m") * bm
+    full = ((row + shift + 1) // bn).clip(0, w.keys // bn)
+    last = ((row + bm + shift + bn - 1) // bn).clip(0, tiles)
+    if not w.window:
+        return const(0), const(0), full, last
+    first = ((row + shift - w.window + 1) // bn).clip(0, tiles)
+    return first, first, first, last
+
+
+def _tile_range(workload: AttentionWorkload, config: Config) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """(first, last) tile of K for each block of rows, by arithmetic."""
+    w, bm, bn = workload, config["block_m"], config["block_n"]
+    m = np.arange(cdiv(w.seq, bm), dtype=np.int64)
+    tiles = cdiv(w.keys, bn)
+    if not w.causal:
+        return np.zeros_like(m), np.full_like(m, tiles)
+    last = np.clip(((m + 1) * bm + w.keys - w.seq + bn - 1) // bn, 0, tiles)
+    if not w.window:
+        return np.zeros_like(m), last
+    return np.clip((m * bm + w.keys - w.seq - w.window + 1) // bn, 0, tiles), last
+
+
+def cost(workload: AttentionWorkload, config: Config) -> Cost:
+    """Closed form over the blocks of rows: tiles visited, and the keys they span."""
+    w, bm, bn, bd = workload, config["block_m"], config["block_n"], _block_d(workload)
+    first, last = _tile_range(w, config)
+    programs, heads = len(first) * w.heads * w.batch, w.heads * w.batch
+    tiles = int(np.maximum(last - first, 0).sum()) * heads
+    spans = np.where(last > first, np.minimum(last * bn, w.keys) - first * bn, 0)
+    row_bytes = w.head_dim * w.itemsize
+    visited = np.where(last > first)[0]
+    union = int(min(last[visited].max() * bn, w.keys) - first[visited].min() * bn) if len(visited) else 0
+    queries, keys = heads * w.seq * row_bytes, w.batch * w.kv_heads * union * row_bytes
+    read = int(spans.sum()) * heads * row_bytes
+    return Cost(
+        nominal_flops=w.nominal_flops, flops=tiles * 4 * bm * bn * bd,
+        vector_flops=tiles * _vector_flops(bm, bn, bd) + programs * bm * bd, exps=tiles * (bm * bn + bm),
+        hbm={"Q": Traffic(queries, 0), "K": Traffic(keys, 0), "V": Traffic(keys, 0), "O": Traffic(0, queries)},
+        tile={"Q": Traffic(queries, 0), "K": Traffic(read, 0), "V": Traffic(read, 0), "O": Traffic(0, queries)},
+    )
+
+
+def _vector_flops(bm: int, bn: int, bd: int) -> int:
+    """Per tile: scale and subtract, max, sum over S; a l + sum; a O."""
+    return 4 * bm * bn + 3 * bm + bm * bd
+
+
+def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
+    """One launch, one program per block of rows, head and sequence; K and V tiles arrive ahead in a ring."""
+    w, bm, bn, bd = workload, config["block_m"], config["block_n"], _block_d(workload)
+    first, lead, full, last = _ranges(w, config)
+    compiled = config.resources.get("flash")
+    body: list[TileOp | Loop] = [
+        TileOp(kind="load", title="load Q", operand="Q", at=_rows("b", "h", bm), tile=(1, 1, bm, bd), writes=("Q",)),
+        TileOp(kind="compute", title="m = -inf, l = 0, O = 0", fn="start", reads=("Q",), writes=("Q", "m", "l", "O")),
+    ]
+    if w.window:
+        body.append(Loop(var="j", first=first, last=last, body=_tile_ops(w, config)))
+    else:
+        body.append(Loop(var="j", first=lead, last=full, body=_tile_ops(w, config)))
+        if w.causal or w.keys % bn:
+            body.append(Loop(var="j", first=full, last=last, body=_tile_ops(w, config)))
+    body += [
+        TileOp(kind="compute", title="O = O / l", fn="finish", reads=("O", "l"), writes=("O",), vector_flops=bm * bd),
+        TileOp(kind="store", title="store O", operand="O", at=_rows("b", "h", bm), tile=(1, 1, bm, bd), reads=("O",)),
+    ]
+    return Schedule(
+        kernel="flash",
+        operands=(*reference.operands(w), *unwritten(w)),
+        launches=(Launch(
+            name="flash", title="flash attention", warps=config["warps"],
+            grid=(Axis("m", cdiv(w.seq, bm), reverse=True), Axis("h", w.heads), Axis("b", w.batch)),
+            slots=_slots(w, config), body=tuple(body),
+            sram_bytes=compiled.sram_bytes if compiled else None, registers=compiled.registers if compiled else None,
+        ),),
+    )
+
+
+def unwritten(workload: AttentionWorkload) -> tuple[Operand, ...]:
+    """S and P at their size, which flash never writes."""
+    shape = (workload.batch, workload.heads, workload.seq, workload.keys)
+    return tuple(
+        Operand(name=name, shape=shape, itemsize=workload.itemsize, role="scratch", materialised=False) for name in "SP"
+    )
+
+
+def _rows(batch: str, head: str, block: int) -> tuple[Expr, ...]:
+    return (var(batch), var(head), var("m") * block, const(0))
+
+
+def _slots(workload: AttentionWorkload, config: Config) -> tuple[Slot, ...]:
+    bm, bn, bd, size, ring = config["block_m"], config["block_n"], _block_d(workload), workload.itemsize, _ring(config)
+    return (
+        Slot(name="Q", shape=(bm, bd), itemsize=size, operand="Q"),
+        Slot(name="K", shape=(bn, bd), itemsize=size, copies=ring, operand="K"),
+        Slot(name="V", shape=(bn, bd), itemsize=size, copies=ring, operand="V"),
+        Slot(name="S", shape=(bm, bn), itemsize=4, place="registers", operand="S"),
+        Slot(name="P", shape=(bm, bn), itemsize=size, place="registers", operand="P"),
+        Slot(name="m", shape=(bm,), itemsize=4, place="registers"),
+        Slot(name="l", shape=(bm,), itemsize=4, place="registers"),
+        Slot(name="O", shape=(bm, bd), itemsize=4, place="registers", operand="O"),
+    )
+
+
+def _tile_ops(workload: AttentionWorkload, config: Config) -> tuple[TileOp, ...]:
+    w, bm, bn, bd, ahead = workload, config["block_m"], config["block_n"], _block_d(workload), _ring(config) - 1
+    at = (var("b"), var("h") // w.group, var("j") * bn, const(0))
+    mask: dict[str, Expr | float] = {
+        "row": var("m") * bm, "col": var("j") * bn, "shift": w.keys - w.seq, "causal": w.causal, "window": w.window,
+    }
+    return (
+        TileOp(kind="load", title="load K", operand="K", at=at, tile=(1, 1, bn, bd), writes=("K",), ahead=ahead),
+        TileOp(kind="load", title="load V", operand="V", at=at, tile=(1, 1, bn, bd), writes=("V",), ahead=ahead),
+        TileOp(kind="compute", title="S = Q Kᵀ / √D", fn="scores", reads=("Q", "K"), writes=("S",),
+               args={"scale": w.head_dim**-0.5, **mask}, matrix_flops=2 * bm * bn * bd),
+        TileOp(kind="compute", title="online softmax: P, m, l; O rescaled", fn="online_softmax", reads=("S", "m", "l", "O"),
+               writes=("P", "m", "l", "O"), vector_flops=_vector_flops(bm, bn, bd), exps=bm * bn + bm),
+        TileOp(kind="compute", title="O += P V", fn="accumulate_pv", reads=("O", "P", "V"), writes=("O",),
+               matrix_flops=2 * bm * bn * bd),
+    )
+
+
+KERNELS = (
+    KernelSpec(
+        info=KernelInfo(
+            id="flash", title="flash", summary="FlashAttention-2's order: S and P stay on the SM", family="attention",
+            role="ours", source="Dao 2023, FlashAttention-2",
+            params=(
+                Param(name="block_m", title="Block of queries", choices=(16, 32, 64, 128), unit="rows"),
+                Param(name="block_n", title="Block of keys", choices=(16, 32, 64, 128), unit="rows"),
+                Param(name="warps", title="Warps", choices=(4, 8)),
+                Param(name="stages", title="Stages", choices=(1, 2, 3, 4), help="depth of the pipeline of loads"),
+            ),
+        ),
+        operands=reference.operands, inputs=reference.inputs, reference=reference.reference, launch=launch,
+        configure=configure, constraints=constraints, cost=cost, schedule=schedule, compilations=compilations,
+        tolerance=reference.tolerance,
+    ),
+)

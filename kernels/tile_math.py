@@ -1,0 +1,131 @@
+"""The tile functions that schedules name: what a program computes on the tiles in its slots, in torch.
+
+Every function takes the slots that its op reads, in order, then the op's args by name, and returns the slots that it
+writes, in order. Tiles are [P, rows, columns] over P programs run at once; m_i and l_i are [P, rows]. Products and softmax
+are in float32 whatever the tiles' dtype, as the kernels accumulate; P and S are rounded where a kernel rounds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    T = torch.Tensor
+
+
+def _product(a: T, b: T) -> T:
+    return a.float() @ b.float()
+
+
+@cache
+def _hidden(rows: int, cols: int, row: int, col: int, shift: int, causal: bool, window: int) -> T | None:
+    """The keys of a tile that its queries do not see: bool [rows, cols]; None where all are seen."""
+    import torch
+
+    if not causal:
+        return None
+    first, last = row + shift, row + rows - 1 + shift  # the last key that the first and the last row see
+    if col + cols - 1 <= first and not (window and col <= last - window):
+        return None
+    at = torch.arange(row + shift, row + shift + rows)[:, None]
+    keys = torch.arange(col, col + cols)[None, :]
+    hidden = keys > at
+    return hidden | (keys <= at - window) if window else hidden
+
+
+def scores(q: T, k: T, *, scale: float, row: int = 0, col: int = 0, shift: int = 0, causal: float = 0, window: int = 0) -> T:
+    """S = Q K^T * scale, -inf where a key is not seen. q [P, rows, D], k [P, cols, D] -> [P, rows, cols] float32."""
+    s = _product(q, k.mT).mul_(scale)
+    hidden = _hidden(s.shape[1], s.shape[2], row, col, shift, bool(causal), int(window))
+    return s if hidden is None else s.masked_fill_(hidden, -float("inf"))
+
+
+def mask(s: T, *, row: int, col: int, shift: int, causal: float, window: int) -> T:
+    """S with -inf where query row + i does not see key col + j; a copy, for s may be the operand itself."""
+    hidden = _hidden(s.shape[1], s.shape[2], row, col, shift, bool(causal), int(window))
+    return s if hidden is None else s.masked_fill(hidden, -float("inf"))
+
+
+def softmax(s: T) -> T:
+    """P = softmax of whole rows in float32; a row of -inf alone gives 0. Rounded to the dtype of s."""
+    x = s.float()
+    top = x.amax(-1, keepdim=True).nan_to_num_(neginf=0.0)
+    e = (x - top).exp_()
+    total = e.sum(-1, keepdim=True)
+    return e.div_(total.where(total > 0, 1.0)).to(s.dtype)
+
+
+def row_max(s: T, m_i: T, l_i: T) -> tuple[T, T]:
+    """One pass over a chunk of a long row: the running maximum and sum. -> m, l"""
+    x = s.float()
+    new = m_i.maximum(x.amax(-1))
+    base = new.nan_to_num(neginf=0.0)
+    return new, l_i * (m_i - base).exp_() + (x - base[..., None]).exp_().sum(-1)
+
+
+def normalise(s: T, m_i: T, l_i: T) -> T:
+    """P = exp(S - m) / l for a chunk of a long row; 0 where the row sees no key. Rounded to the dtype of s."""
+    base = m_i.nan_to_num(neginf=0.0)[..., None]
+    return ((s.float() - base).exp_() / l_i.where(l_i > 0, 1.0)[..., None]).to(s.dtype)
+
+
+def start_rows() -> tuple[T, T]:
+    """m = -inf and l = 0 before the first chunk of a row: [1, 1], to be broadcast."""
+    import torch
+
+    return torch.full((1, 1), -float("inf")), torch.zeros(1, 1)
+
+
+def start(q: T) -> tuple[T, T, T, T]:
+    """m = -inf, l = 0, O = 0 beside a block of queries. -> q, m, l, O"""
+    m_i = q.new_full(q.shape[:2], -float("inf"), dtype=_float32())
+    return q, m_i, m_i.new_zeros(m_i.shape), m_i.new_zeros(q.shape)
+
+
+def online_softmax(s: T, m_i: T, l_i: T, o: T) -> tuple[T, T, T, T]:
+    """One step of the online softmax; rows that have seen no key keep m = -inf. -> P (unrounded), m, l, O rescaled"""
+    new = m_i.maximum(s.amax(-1))
+    base = new.nan_to_num(neginf=0.0)
+    p = s.sub_(base[..., None]).exp_()
+    alpha = (m_i - base).exp_()
+    return p, new, l_i * alpha + p.sum(-1), o.mul_(alpha[..., None])
+
+
+def accumulate_pv(o: T, p: T, v: T) -> T:
+    """O + P V, P rounded to V's dtype as the matrix unit takes it."""
+    return o.add_(_product(p.to(v.dtype), v))
+
+
+def start_o() -> T:
+    """O = 0 before the first product: [1, 1, 1], to be broadcast."""
+    import torch
+
+    return torch.zeros(1, 1, 1)
+
+
+def pv(o: T, p: T, v: T) -> T:
+    """O + P V, where O may be the [1, 1, 1] it starts as."""
+    return o + _product(p, v)
+
+
+def finish(o: T, l_i: T) -> T:
+    """O / l; 0 for a row that saw no key."""
+    return o.div_(l_i.where(l_i > 0, 1.0)[..., None])
+
+
+def _float32() -> Any:
+    import torch
+
+    return torch.float32
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    function.__name__: function
+    for function in (
+        scores, mask, softmax, row_max, normalise, start_rows, start, online_softmax, accumulate_pv, start_o, pv, finish,
+    )
+}

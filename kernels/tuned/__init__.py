@@ -1,0 +1,88 @@
+"""Tuned configurations as data: per capability a table of tiles (sm_90.toml) and what the compiler made of them.
+
+First use never tunes: the nearest row serves. `sm_90.resources.json` holds registers, shared memory and spills of every
+row, written by `python -m kernels.tuned`; the compile law (tests/kernels/test_compile.py) holds them true.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from kernels.contract import AttentionWorkload, Compilation, Config, Device, Resources
+
+CPU = "cpu"
+
+
+class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One row: the tiles for head dims up to `head_dim` of elements of `itemsize` bytes."""
+
+    head_dim: int
+    itemsize: int
+    block_m: int
+    block_n: int
+    warps: int = 4
+    stages: int = 1
+
+
+class Tuned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The tables of one architecture: kernel -> rows, and the capabilities it was chosen for."""
+
+    covers: tuple[tuple[int, int], ...]
+    kernels: dict[str, tuple[Row, ...]]
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """What the compiler reported, with its version: Compilation.key -> resources."""
+
+    triton: str
+    resources: dict[str, Resources]
+
+
+@cache
+def tables() -> dict[str, Tuned]:
+    """Every table by name (`sm_90`, `cpu`)."""
+    return {
+        path.name.removesuffix(".toml"): msgspec.convert(tomllib.loads(path.read_text()), Tuned)
+        for path in files(__name__).iterdir() if path.name.endswith(".toml")
+    }
+
+
+@cache
+def recorded(table: str) -> Recorded:
+    """The recorded resources of a table; empty where none were."""
+    path = files(__name__) / f"{table}.resources.json"
+    return msgspec.json.decode(path.read_bytes(), type=Recorded) if path.is_file() else Recorded("", {})
+
+
+def table_for(device: Device) -> str:
+    """The table whose capabilities hold the device's, else the nearest older one."""
+    if device.capability is None:
+        return CPU
+    gpus = {name: tuned.covers for name, tuned in tables().items() if name != CPU}
+    for name, covers in gpus.items():
+        if device.capability in covers:
+            return name
+    older = [(max(c for c in covers if c <= device.capability), name)
+             for name, covers in gpus.items() if min(covers) <= device.capability]
+    return max(older)[1] if older else min((min(covers), name) for name, covers in gpus.items())[1]
+
+
+def nearest(kernel: str, workload: AttentionWorkload, device: Device) -> Config:
+    """The row with the element size and the smallest head dim that holds the workload's."""
+    rows = tables()[table_for(device)].kernels[kernel]
+    fitting = [r for r in rows if r.itemsize == workload.itemsize and r.head_dim >= workload.head_dim]
+    row = min(fitting, key=lambda r: r.head_dim)
+    params: dict[str, Any] = msgspec.structs.asdict(row)
+    return Config(params={name: params[name] for name in ("block_m", "block_n", "warps", "stages")})
+
+
+def with_resources(config: Config, compilations: tuple[Compilation, ...], device: Device) -> Config:
+    """The configuration with what the compiler reported for its launches, where it was recorded."""
+    known = recorded(table_for(device)).resources
+    return replace(config, resources={c.launch: known[c.key] for c in compilations if c.key in known})
