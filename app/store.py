@@ -1,0 +1,269 @@
+"""Everything the window knows, reduced from the engine's events; each view draws a frozen snapshot of it. Free of Qt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from msgspec.structs import replace
+
+from app.rings import Ring
+from engine.protocol import (
+    Bye,
+    Checked,
+    Device,
+    DeviceFound,
+    DeviceSample,
+    Event,
+    Fault,
+    Hello,
+    KernelPlan,
+    KernelSample,
+    MemorySample,
+    Phase,
+    Planned,
+    Provenance,
+    Refused,
+    Workload,
+)
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+WINDOW = 40             # newest samples that the statistics are made of
+EARLIER = -1            # generation of samples from before the engine was restarted
+_EMPTY: FloatArray = np.empty(0)
+_TELEMETRY = ("utilisation", "memory_used_bytes", "power_w", "sm_clock_hz", "temperature_c", "dram_utilisation")
+
+
+class Stats(NamedTuple):
+    """Quantiles of the newest samples of the current generation, in nanoseconds, and how many they are."""
+
+    p20: float
+    p50: float
+    p80: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One kernel's samples, oldest first, all generations. Arrays [n]; never written again, so a snapshot stays as it was."""
+
+    t_s: FloatArray
+    time_ns: FloatArray
+    generation: IntArray
+    tflops: FloatArray
+    stats: Stats | None
+    provenance: Provenance
+    source: str
+    l2_policy: str
+
+    @property
+    def median_tflops(self) -> float | None:
+        """Nominal flops over the median time: the figure that is quoted. None before the first sample."""
+        return None if self.stats is None else float(self.tflops[-1] * self.time_ns[-1]) / self.stats.p50
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """The device's counters over time, oldest first; nan where missing. `last` has the newest, with the reasons."""
+
+    t_s: FloatArray = field(default_factory=lambda: _EMPTY)
+    utilisation: FloatArray = field(default_factory=lambda: _EMPTY)
+    memory_used_bytes: FloatArray = field(default_factory=lambda: _EMPTY)
+    power_w: FloatArray = field(default_factory=lambda: _EMPTY)
+    sm_clock_hz: FloatArray = field(default_factory=lambda: _EMPTY)
+    temperature_c: FloatArray = field(default_factory=lambda: _EMPTY)
+    dram_utilisation: FloatArray = field(default_factory=lambda: _EMPTY)
+    last: DeviceSample | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What every view draws. `now_s` is the time of the newest event; `live` is False while the view is paused.
+
+    `plans` are in the order chosen. `refusals`: kernel -> sentence, and "" for a command that was refused as a whole.
+    """
+
+    now_s: float = 0.0
+    generation: int = EARLIER
+    live: bool = True
+    hello: Hello | None = None
+    device: Device | None = None
+    workload: Workload | None = None
+    phase: Phase | None = None
+    plans: dict[str, KernelPlan] = field(default_factory=dict)
+    peak_memory_bytes: int | None = None
+    memory_bytes: int | None = None
+    series: dict[str, Series] = field(default_factory=dict)
+    checks: dict[str, Checked] = field(default_factory=dict)
+    refusals: dict[str, str] = field(default_factory=dict)
+    telemetry: Telemetry = field(default_factory=Telemetry)
+    memory: MemorySample | None = None
+    fault: Fault | None = None
+
+    def index(self, kernel: str) -> int:
+        """The place of a kernel in the engine's catalog: which hue, dash and marker are its own."""
+        known = [info.id for info in self.hello.kernels] if self.hello else list(self.plans)
+        return known.index(kernel) if kernel in known else len(known)
+
+    def title(self, kernel: str) -> str:
+        """The kernel's name in the window."""
+        infos = self.hello.kernels if self.hello else ()
+        return next((info.title for info in infos if info.id == kernel), kernel)
+
+
+def _stats(time_ns: FloatArray) -> Stats:
+    p20, p50, p80 = np.percentile(time_ns, (20, 50, 80)).tolist()
+    return Stats(p20, p50, p80, len(time_ns))
+
+
+class _KernelRing:
+    """The samples of one kernel and the statistics of the newest."""
+
+    def __init__(self) -> None:
+        self._ring = Ring(4)
+        self._current = 0  # samples of the current generation, at the end
+        self._series: Series | None = None
+
+    def add(self, t_s: float, sample: KernelSample, nominal_flops: int) -> None:
+        self._ring.append((t_s, sample.time_ns, sample.generation, nominal_flops / sample.time_ns / 1e3))
+        self._current += 1
+        self._last = sample
+        self._series = None
+
+    def new_generation(self) -> None:
+        self._current = 0
+        self._series = None
+
+    def new_session(self) -> None:
+        """Generations are numbered anew by a restarted engine: what came before belongs to none of them."""
+        self._ring = self._ring.copy()
+        self._ring.rows[2][:] = EARLIER
+        self.new_generation()
+
+    def series(self) -> Series:
+        if self._series is None:
+            t_s, time_ns, generation, tflops = self._ring.rows
+            n = min(self._current, WINDOW)
+            stats = _stats(time_ns[-n:]) if n else None
+            last = self._last
+            self._series = Series(t_s, time_ns, generation.astype(np.int64), tflops, stats, last.provenance, last.source, last.l2_policy)
+        return self._series
+
+
+class Store:
+    """Reduces events in order; `snapshot()` is cheap, and the same object as long as nothing came."""
+
+    def __init__(self) -> None:
+        self._now_s = 0.0
+        self._epoch_s = 0.0
+        self._generation = EARLIER
+        self._hello: Hello | None = None
+        self._planned: Planned | None = None
+        self._phase: Phase | None = None
+        self._kernels: dict[str, _KernelRing] = {}
+        self._checks: dict[str, Checked] = {}
+        self._refusals: dict[str, str] = {}
+        self._ring = Ring(1 + len(_TELEMETRY))
+        self._device_sample: DeviceSample | None = None
+        self._memory: MemorySample | None = None
+        self._fault: Fault | None = None
+        self._snapshot: Snapshot | None = None
+
+    def reduce(self, event: Event) -> None:
+        """Takes one event in; one of a stale generation is dropped."""
+        generation = getattr(event, "generation", self._generation)
+        if generation < self._generation:
+            return
+        self._snapshot = None
+        match event:
+            case Hello():
+                self._begin(event)
+            case DeviceFound():
+                self._found(event.device)
+            case Planned():
+                self._plan(event)
+            case Phase():
+                self._phase = event
+            case KernelSample():
+                self._sample(event)
+            case Checked():
+                self._checks = {**self._checks, event.kernel: event}
+            case DeviceSample():
+                self._device(event)
+            case MemorySample():
+                self._memory = event
+            case Refused():
+                self._refusals = {**self._refusals, event.kernel: event.reason}
+            case Fault():
+                self._fault = event
+            case Bye():
+                self._phase = None
+        self._now_s = max(self._now_s, self._t_s(event))
+
+    def snapshot(self) -> Snapshot:
+        """All of it, frozen: O(kernels), no array is copied."""
+        if self._snapshot is None:
+            planned = self._planned
+            self._snapshot = Snapshot(
+                now_s=self._now_s, generation=self._generation, hello=self._hello, device=self._current_device(),
+                workload=planned.workload if planned else None, phase=self._phase,
+                plans={plan.kernel: plan for plan in planned.plans} if planned else {},
+                peak_memory_bytes=planned.peak_memory_bytes if planned else None,
+                memory_bytes=planned.memory_bytes if planned else None,
+                series={kernel: ring.series() for kernel, ring in self._kernels.items()},
+                checks=self._checks, refusals=self._refusals, telemetry=self._telemetry(),
+                memory=self._memory, fault=self._fault,
+            )
+        return self._snapshot
+
+    def _t_s(self, event: Event) -> float:
+        return self._epoch_s + event.t_ns * 1e-9
+
+    def _begin(self, hello: Hello) -> None:
+        """A restarted engine counts its time and its generations anew; what was drawn stays, before it."""
+        self._epoch_s = self._now_s
+        self._hello, self._planned, self._phase, self._memory, self._fault = hello, None, None, None, None
+        self._generation, self._checks, self._refusals = EARLIER, {}, {}
+        for ring in self._kernels.values():
+            ring.new_session()
+
+    def _found(self, device: Device) -> None:
+        if self._hello is not None:
+            devices = tuple(device if known.id == device.id else known for known in self._hello.devices)
+            self._hello = replace(self._hello, devices=devices)
+
+    def _plan(self, planned: Planned) -> None:
+        if self._planned is not None and planned.device != self._planned.device:
+            self._ring, self._device_sample, self._memory = Ring(1 + len(_TELEMETRY)), None, None
+        if planned.generation != self._generation:
+            self._checks = {}
+            for ring in self._kernels.values():
+                ring.new_generation()
+        self._planned, self._generation = planned, planned.generation
+        self._refusals = {plan.kernel: plan.refused for plan in planned.plans if plan.refused}
+
+    def _sample(self, sample: KernelSample) -> None:
+        if self._planned is None or sample.generation != self._planned.generation or sample.time_ns <= 0:
+            return
+        ring = self._kernels.setdefault(sample.kernel, _KernelRing())
+        ring.add(self._t_s(sample), sample, self._planned.workload.nominal_flops)
+
+    def _device(self, sample: DeviceSample) -> None:
+        if self._planned is not None and sample.device != self._planned.device:
+            return
+        self._device_sample = sample
+        values = (getattr(sample, name) for name in _TELEMETRY)
+        self._ring.append((self._t_s(sample), *(np.nan if value is None else value for value in values)))
+
+    def _telemetry(self) -> Telemetry:
+        t_s, *arrays = self._ring.rows
+        return Telemetry(t_s, **dict(zip(_TELEMETRY, arrays, strict=True)), last=self._device_sample)
+
+    def _current_device(self) -> Device | None:
+        wanted = self._planned.device if self._planned else self._device_sample.device if self._device_sample else None
+        devices = self._hello.devices if self._hello else ()
+        return next((device for device in devices if device.id == wanted), None)
