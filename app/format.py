@@ -46,13 +46,12 @@ def bytes_iec(value: Number) -> str:
     """Bytes in steps of 1024: `12.4 GiB`, `96 B`."""
     if value is None or not math.isfinite(value):
         return NA
-    step = 0
-    scaled = float(value)
+    if abs(value) < 1024:
+        return f"{count(value)}{SPACE}B"
+    step, scaled = 1, value / 1024
     while abs(float(f"{scaled:.2e}")) >= 1000 and step + 1 < len(_IEC):  # 1000 to 1023 would be a fourth digit
-        scaled /= 1024
-        step += 1
-    number = count(value) if step == 0 else significant(scaled)
-    return f"{number}{SPACE}{_IEC[step]}"
+        step, scaled = step + 1, scaled / 1024
+    return f"{significant(scaled)}{SPACE}{_IEC[step]}"
 
 
 def gib(value: Number) -> str:

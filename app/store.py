@@ -150,7 +150,9 @@ class _KernelRing:
             n = min(self._current, WINDOW)
             stats = _stats(time_ns[-n:]) if n else None
             last = self._last
-            self._series = Series(t_s, time_ns, generation.astype(np.int64), tflops, stats, last.provenance, last.source, last.l2_policy)
+            self._series = Series(
+                t_s, time_ns, generation.astype(np.int64), tflops, stats, last.provenance, last.source, last.l2_policy
+            )
         return self._series
 
 
