@@ -99,7 +99,7 @@ def _flash_forward(
     q_ptr: tl.tensor, k_ptr: tl.tensor, v_ptr: tl.tensor, o_ptr: tl.tensor,
     stride_qb: int, stride_qh: int, stride_qn: int, stride_kb: int, stride_kh: int, stride_kn: int,
     stride_vb: int, stride_vh: int, stride_vn: int, stride_ob: int, stride_oh: int, stride_on: int,
-    n_q: int, n_kv: int, window: int, scale_log2: float, GROUP: tl.constexpr, D: tl.constexpr, BLOCK_M: tl.constexpr,
+    n_q: int, n_kv: int, window: int, scale_log2: float, group: int, D: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, PRECISION: tl.constexpr,
 ) -> None:
     m = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -111,7 +111,7 @@ def _flash_forward(
     q_at = q_ptr + b * stride_qb + h.to(tl.int64) * stride_qh + rows.to(tl.int64)[:, None] * stride_qn + dims[None, :]
     inside = (rows[:, None] < n_q) & (dims[None, :] < D)
     q = tl.load(q_at, mask=inside, other=0.0)
-    g = (h // GROUP).to(tl.int64)
+    g = (h // group).to(tl.int64)
     k_rows = k_ptr + b * stride_kb + g * stride_kh + dims[:, None]
     v_rows = v_ptr + b * stride_vb + g * stride_vh + dims[None, :]
 
@@ -148,7 +148,7 @@ def _flash_forward(
 
 def _constants(workload: AttentionWorkload, config: Config) -> dict[str, Any]:
     return {
-        "GROUP": workload.group, "D": workload.head_dim, "BLOCK_M": config["block_m"], "BLOCK_N": config["block_n"],
+        "D": workload.head_dim, "BLOCK_M": config["block_m"], "BLOCK_N": config["block_n"],
         "BLOCK_D": _block_d(workload), "CAUSAL": workload.causal, "WINDOW": workload.window > 0,
         "PRECISION": "ieee" if workload.dtype == "float32" else "tf32",
     }
@@ -168,7 +168,7 @@ def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Cal
     q, k, v, o = (tensors[name] for name in ("Q", "K", "V", "O"))
     grid = (cdiv(workload.seq, config["block_m"]), workload.heads, workload.batch)
     strides = [step for x in (q, k, v, o) for step in x.stride()[:3]]
-    numbers = (workload.seq, workload.keys, workload.window, workload.head_dim**-0.5 * LOG2E)
+    numbers = (workload.seq, workload.keys, workload.window, workload.head_dim**-0.5 * LOG2E, workload.group)
     options = _constants(workload, config) | {"num_warps": config["warps"], "num_stages": config["stages"]}
 
     def run() -> Tensors:
@@ -183,7 +183,7 @@ def compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilati
     pointer = POINTER[workload.dtype]
     signature = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "o_ptr"), pointer)
     signature |= {f"stride_{x}{dim}": "i32" for x in "qkvo" for dim in "bhn"}
-    signature |= {"n_q": "i32", "n_kv": "i32", "window": "i32", "scale_log2": "fp32"}
+    signature |= {"n_q": "i32", "n_kv": "i32", "window": "i32", "scale_log2": "fp32", "group": "i32"}
     return (Compilation(
         launch="flash", kernel=_flash_forward, signature=signature, constants=_constants(workload, config),
         warps=config["warps"], stages=config["stages"],

@@ -49,7 +49,7 @@ ROW_WARPS = 8
 @jit
 def _scores(
     q_ptr: tl.tensor, k_ptr: tl.tensor, s_ptr: tl.tensor, stride_qb: int, stride_qh: int, stride_qn: int, stride_kb: int,
-    stride_kh: int, stride_kn: int, n_q: int, n_kv: int, heads: int, scale: float, GROUP: tl.constexpr, D: tl.constexpr,
+    stride_kh: int, stride_kn: int, n_q: int, n_kv: int, heads: int, group: int, scale: float, D: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ) -> None:
     """S [B, H, N_q, N_kv], contiguous: one tile a program."""
@@ -58,7 +58,7 @@ def _scores(
     cols = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     dims = tl.arange(0, BLOCK_D)
     q_at = q_ptr + b.to(tl.int64) * stride_qb + h.to(tl.int64) * stride_qh + rows.to(tl.int64)[:, None] * stride_qn
-    k_at = k_ptr + b.to(tl.int64) * stride_kb + (h // GROUP).to(tl.int64) * stride_kh + cols.to(tl.int64)[None, :] * stride_kn
+    k_at = k_ptr + b.to(tl.int64) * stride_kb + (h // group).to(tl.int64) * stride_kh + cols.to(tl.int64)[None, :] * stride_kn
     q = tl.load(q_at + dims[None, :], mask=(rows[:, None] < n_q) & (dims[None, :] < D), other=0.0)
     k = tl.load(k_at + dims[:, None], mask=(cols[None, :] < n_kv) & (dims[:, None] < D), other=0.0)
     s = tl.dot(q, k, input_precision=PRECISION) * scale
@@ -120,7 +120,7 @@ def _softmax(
 @jit
 def _pv(
     p_ptr: tl.tensor, v_ptr: tl.tensor, o_ptr: tl.tensor, stride_vb: int, stride_vh: int, stride_vn: int, stride_ob: int,
-    stride_oh: int, stride_on: int, n_q: int, n_kv: int, heads: int, GROUP: tl.constexpr, D: tl.constexpr,
+    stride_oh: int, stride_on: int, n_q: int, n_kv: int, heads: int, group: int, D: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ) -> None:
     """O [BLOCK_M, D] a program, over all of P's columns."""
@@ -128,7 +128,7 @@ def _pv(
     rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     dims = tl.arange(0, BLOCK_D)
     p_at = p_ptr + (tl.program_id(1).to(tl.int64) * n_q + rows[:, None]) * n_kv
-    v_at = v_ptr + b * stride_vb + (h // GROUP) * stride_vh + dims[None, :]
+    v_at = v_ptr + b * stride_vb + (h // group) * stride_vh + dims[None, :]
     acc = tl.zeros([BLOCK_M, BLOCK_D], dtype=tl.float32)
     for j in range(0, n_kv, BLOCK_N):
         cols = j + tl.arange(0, BLOCK_N)
@@ -154,7 +154,7 @@ def _constants(workload: AttentionWorkload, config: Config) -> dict[str, dict[st
     w = workload
     rows, cols = _row_tile(w)
     product = {
-        "GROUP": w.group, "D": w.head_dim, "BLOCK_M": config["block_m"], "BLOCK_N": config["block_n"],
+        "D": w.head_dim, "BLOCK_M": config["block_m"], "BLOCK_N": config["block_n"],
         "BLOCK_D": _block_d(w), "PRECISION": "ieee" if w.dtype == "float32" else "tf32",
     }
     found: dict[str, dict[str, Any]] = {"scores": product}
@@ -177,8 +177,8 @@ def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Cal
     planes, sizes = w.batch * w.heads, (w.seq, w.keys)
     tiles = (cdiv(w.keys, config["block_n"]), cdiv(w.seq, config["block_m"]), planes)
     matrix, row_wise = {"num_warps": config["warps"], "num_stages": config["stages"]}, {"num_warps": ROW_WARPS}
-    scores_args = (*q.stride()[:3], *k.stride()[:3], *sizes, w.heads, w.head_dim**-0.5)
-    pv_args = (*v.stride()[:3], *o.stride()[:3], *sizes, w.heads)
+    scores_args = (*q.stride()[:3], *k.stride()[:3], *sizes, w.heads, w.group, w.head_dim**-0.5)
+    pv_args = (*v.stride()[:3], *o.stride()[:3], *sizes, w.heads, w.group)
 
     def run() -> Tensors:
         _scores[tiles](q, k, s, *scores_args, **constants["scores"], **matrix)
@@ -200,10 +200,10 @@ def compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilati
         return {f"{x}_ptr": pointer for x in pointers} | strides | {"n_q": "i32", "n_kv": "i32"} | numbers
 
     described = {
-        "scores": (_scores, arguments("qks", "qk", {"heads": "i32", "scale": "fp32"})),
+        "scores": (_scores, arguments("qks", "qk", {"heads": "i32", "group": "i32", "scale": "fp32"})),
         "mask": (_mask, arguments("s", "", {"window": "i32"})),
         "softmax": (_softmax, arguments("sp", "", {})),
-        "pv": (_pv, arguments("pvo", "vo", {"heads": "i32"})),
+        "pv": (_pv, arguments("pvo", "vo", {"heads": "i32", "group": "i32"})),
     }
     return tuple(
         Compilation(

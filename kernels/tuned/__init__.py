@@ -9,7 +9,6 @@ from __future__ import annotations
 import tomllib
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -75,11 +74,14 @@ def table_for(device: Device) -> str:
 
 def nearest(kernel: str, workload: AttentionWorkload, device: Device) -> Config:
     """The row with the element size and the smallest head dim that holds the workload's."""
-    rows = tables()[table_for(device)].kernels[kernel]
+    return choose(tables()[table_for(device)].kernels[kernel], workload)
+
+
+def choose(rows: tuple[Row, ...], workload: AttentionWorkload) -> Config:
+    """The configuration of the row that serves a workload."""
     fitting = [r for r in rows if r.itemsize == workload.itemsize and r.head_dim >= workload.head_dim]
     row = min(fitting, key=lambda r: r.head_dim)
-    params: dict[str, Any] = msgspec.structs.asdict(row)
-    return Config(params={name: params[name] for name in ("block_m", "block_n", "warps", "stages")})
+    return Config(params={"block_m": row.block_m, "block_n": row.block_n, "warps": row.warps, "stages": row.stages})
 
 
 def with_resources(config: Config, compilations: tuple[Compilation, ...], device: Device) -> Config:

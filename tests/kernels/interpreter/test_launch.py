@@ -1,0 +1,61 @@
+"""launch agrees with reference in Triton's interpreter. Needs TRITON_INTERPRET=1 before Triton is imported: `make test`
+runs this folder in a process of its own. float32 and float16 only: the interpreter is silently wrong in bfloat16."""
+
+from __future__ import annotations
+
+import os
+from itertools import product
+
+import pytest
+
+from kernels.catalog import catalog
+from kernels.contract import AttentionWorkload, KernelSpec
+from tests.kernels.shapes import SMALL, error, name, shape, tensors_for
+
+pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="needs TRITON_INTERPRET=1 (make test)")
+
+OURS = [spec for spec in catalog().values() if not spec.info.opaque]
+SHAPES = [
+    *(shape(n, kv, causal=c, batch=1) for n, kv, c in product((1, 63, 100, 130), (4, 2, 1), (True, False))),
+    *(shape(n, 2, causal=c, batch=2, dtype="float16") for n, c in product((63, 130), (True, False))),
+    *(shape(130, 2, window=w, batch=1) for w in (1, 37)),
+    shape(40, 2, seq_kv=130, batch=1), shape(100, 4, seq_kv=64, batch=1), shape(100, 1, seq_kv=160, window=20, batch=1),
+    *(shape(70, 2, head_dim=d, batch=1) for d in (8, 40, 96)),
+]
+
+
+def by_id(value: object) -> str | None:
+    return value.id if isinstance(value, KernelSpec) else name(value) if isinstance(value, AttentionWorkload) else None
+
+
+@pytest.mark.parametrize("spec", OURS, ids=by_id)
+@pytest.mark.parametrize("workload", SHAPES, ids=by_id)
+def test_launch_agrees_with_reference(spec: KernelSpec, workload: AttentionWorkload) -> None:
+    tensors = tensors_for(spec, workload)
+    got = spec.launch(workload, SMALL, tensors)()
+    wanted = spec.reference(workload, tensors, None)
+    for output in got:
+        assert error(got[output], wanted[output]) <= spec.tolerance(workload)
+
+
+@pytest.mark.parametrize("spec", OURS, ids=by_id)
+def test_long_launch_agrees_with_reference(spec: KernelSpec) -> None:
+    w = AttentionWorkload(batch=1, heads=2, kv_heads=1, seq=1000, head_dim=64, dtype="float16")
+    tensors = tensors_for(spec, w)
+    config = SMALL.__class__(params={"block_m": 128, "block_n": 64, "warps": 4, "stages": 2})
+    assert error(spec.launch(w, config, tensors)()["O"], spec.reference(w, tensors, None)["O"]) <= spec.tolerance(w)
+
+
+@pytest.mark.parametrize("spec", OURS, ids=by_id)
+def test_launch_takes_strides_as_given(spec: KernelSpec) -> None:
+    """[B, N, H, D] in memory, seen as [B, H, N, D]; what lies between the strides is NaN and stays out."""
+    w = shape(63, 2)
+    tensors = tensors_for(spec, w)
+    plain = {name: tensor.clone() for name, tensor in tensors.items()}
+    for operand in ("Q", "K", "V", "O"):
+        b, h, n, d = tensors[operand].shape
+        wide = tensors[operand].new_full((b, n, h, d + 8), float("nan"))
+        wide[..., :d] = tensors[operand].transpose(1, 2)
+        tensors[operand] = wide[..., :d].transpose(1, 2)
+    got = spec.launch(w, SMALL, tensors)()["O"]
+    assert error(got, spec.reference(w, plain, None)["O"]) <= spec.tolerance(w)

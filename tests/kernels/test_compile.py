@@ -1,0 +1,39 @@
+"""The compile law: every kernel with every tuned row compiles for its capability without a GPU, within its limits."""
+
+from __future__ import annotations
+
+import pytest
+
+from kernels.contract import Compilation
+from kernels.jit import compile_for, triton
+from kernels.tuned import CPU, recorded, tables
+from kernels.tuned.__main__ import variants
+
+SRAM_LIMIT = {"sm_80": 163 * 1024, "sm_86": 99 * 1024, "sm_90": 227 * 1024}  # a block's most. Source: CUDA C guide, table 24
+MATRIX = {"sm_80": "HMMA", "sm_86": "HMMA", "sm_90": "HGMMA"}
+
+CASES = [(name, c) for name, tuned in sorted(tables().items()) if name != CPU for c in variants(tuned)]
+
+
+def newest(cases: list[tuple[str, Compilation]]) -> list[tuple[str, Compilation]]:
+    """sm_90 whole; of the others the 16-bit kernels without a window: what is used first, so that the law stays quick."""
+    return [(t, c) for t, c in cases if t == "sm_90" or ("16-bit" in c.key and "WINDOW=True" not in c.key)]
+
+
+@pytest.mark.parametrize(("table", "compilation"), newest(CASES), ids=lambda v: v if isinstance(v, str) else v.key)
+def test_compiles_within_its_limits(table: str, compilation: Compilation) -> None:
+    capability = tables()[table].covers[0]
+    found, sass = compile_for(compilation, capability)
+    assert found.sram_bytes <= SRAM_LIMIT[table]
+    assert found.registers <= 255
+    if "dot" in compilation.kernel.src and "16-bit" in compilation.key:
+        assert MATRIX[table] in sass
+    if triton.__version__ == recorded(table).triton:
+        assert recorded(table).resources[compilation.key] == found
+
+
+def test_every_row_is_recorded_and_the_measured_ones_hardly_spill() -> None:
+    for table, compilation in CASES:
+        found = recorded(table).resources[compilation.key]
+        if table == "sm_90" and "16-bit" in compilation.key:
+            assert found.spill_bytes <= 64, f"{compilation.key} spills {found.spill_bytes} bytes"

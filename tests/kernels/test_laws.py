@@ -1,0 +1,194 @@
+"""The laws, over the whole catalog: a new kernel file is covered with no new test."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from kernels import execute
+from kernels.catalog import catalog
+from kernels.contract import AttentionWorkload, Config, KernelSpec, Traffic
+from kernels.contract.walk import launch_totals, live_bytes, profile, program_steps, programs, totals, touches
+from tests.kernels.shapes import CPU, H200, SMALL, error, grid, name, shape, tensors_for
+
+SCHEDULED = [spec for spec in catalog().values() if spec.schedule]
+PEERS = [spec for spec in catalog().values() if spec.info.opaque]
+
+
+def by_id(value: object) -> str | None:
+    return value.id if isinstance(value, KernelSpec) else name(value) if isinstance(value, AttentionWorkload) else None
+
+
+every = pytest.mark.parametrize("spec", SCHEDULED, ids=by_id)
+shapes = pytest.mark.parametrize("workload", grid(), ids=by_id)
+
+
+@every
+@shapes
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_schedule_executed_agrees_with_reference(spec: KernelSpec, workload: AttentionWorkload, dtype: str) -> None:
+    w = shape(workload.seq, workload.kv_heads, seq_kv=workload.seq_kv, causal=workload.causal, window=workload.window,
+              dtype=dtype, head_dim=workload.head_dim)
+    tensors = tensors_for(spec, w)
+    before = {name: tensor.clone() for name, tensor in tensors.items() if name in "QKV"}
+    got = execute.bind(spec, w, SMALL, tensors)()
+    wanted = spec.reference(w, tensors, None)
+    for output in got:
+        assert error(got[output], wanted[output]) <= spec.tolerance(w)
+    assert all(torch.equal(before[name], tensors[name]) for name in before), "an input was written"
+
+
+@every
+def test_long_schedule_agrees_with_reference(spec: KernelSpec) -> None:
+    w = shape(1000, 2)
+    tensors = tensors_for(spec, w)
+    got = execute.bind(spec, w, spec.configure(w, CPU), tensors)()
+    assert error(got["O"], spec.reference(w, tensors, None)["O"]) <= spec.tolerance(w)
+
+
+@every
+@shapes
+def test_ops_sum_to_the_closed_form(spec: KernelSpec, workload: AttentionWorkload) -> None:
+    assert spec.schedule
+    schedule, cost = spec.schedule(workload, SMALL), spec.cost(workload, SMALL)
+    sums = totals(schedule)
+    moved = {n: Traffic(sums.read.get(n, 0), sums.written.get(n, 0)) for n in {*sums.read, *sums.written}}
+    assert moved == {name: traffic for name, traffic in cost.tile.items() if traffic != Traffic()}
+    assert (sums.matrix_flops, sums.vector_flops, sums.exps) == (cost.flops, cost.vector_flops, cost.exps)
+    assert cost.nominal_flops == workload.nominal_flops
+
+
+@every
+@pytest.mark.parametrize("workload", [w for w in grid() if w.batch * w.seq <= 200], ids=by_id)
+def test_totals_are_the_sum_over_programs_and_steps(spec: KernelSpec, workload: AttentionWorkload) -> None:
+    assert spec.schedule
+    schedule = spec.schedule(workload, SMALL)
+    for launch in schedule.launches:
+        whole, each = launch_totals(schedule, launch), profile(schedule, launch)
+        steps = [program_steps(schedule, launch, p) for p in range(launch.programs)]
+        assert whole.steps == each.steps.sum() == sum(map(len, steps))
+        assert [len(s) for s in steps] == each.steps.tolist()
+        for side, kind in ((whole.read, "load"), (whole.written, "store")):
+            per_program = each.read if kind == "load" else each.written
+            for operand, moved in side.items():
+                walked = [sum(s.bytes for s in p if s.op.kind == kind and s.op.operand == operand) for p in steps]
+                assert walked == per_program[operand].tolist()
+                assert sum(walked) == moved
+        assert whole.matrix_flops == sum(s.op.matrix_flops for p in steps for s in p)
+
+
+@every
+@pytest.mark.parametrize("workload", [w for w in grid() if w.batch * w.seq <= 260], ids=by_id)
+def test_distinct_touches_are_the_compulsory_bytes(spec: KernelSpec, workload: AttentionWorkload) -> None:
+    assert spec.schedule
+    schedule, cost = spec.schedule(workload, SMALL), spec.cost(workload, SMALL)
+    read: dict[str, int] = {}
+    written: dict[str, int] = {}
+    for launch in schedule.launches:
+        for side, counts in zip((read, written), touches(schedule, launch), strict=True):
+            for operand, count in counts.items():
+                side[operand] = side.get(operand, 0) + int((count > 0).sum()) * schedule.operand(operand).itemsize
+    for operand, traffic in cost.hbm.items():
+        assert (read.get(operand, 0), written.get(operand, 0)) == (traffic.read, traffic.written), operand
+
+
+@every
+@shapes
+def test_every_output_has_one_last_store_and_scratch_is_written_before_it_is_read(
+    spec: KernelSpec, workload: AttentionWorkload
+) -> None:
+    assert spec.schedule
+    schedule = spec.schedule(workload, SMALL)
+    ready = {o.name: np.zeros(o.shape, dtype=bool) for o in schedule.operands if o.role != "input"}
+    for launch in schedule.launches:
+        modes = {s.op.operand: s.op.mode for s in program_steps(schedule, launch, 0) if s.op.kind == "store"}
+        loaded, stored = touches(schedule, launch)
+        for operand, counts in loaded.items():
+            assert schedule.operand(operand).materialised
+            if operand in ready and operand not in stored:
+                assert ready[operand][counts > 0].all(), f"{operand} is read before it is written"
+        for operand, counts in stored.items():
+            assert schedule.operand(operand).materialised
+            assert operand in ready, f"{operand} is an input"
+            assert counts.max() <= 1 or modes[operand] in ("rewrite", "add")
+            ready[operand] |= counts > 0
+    assert all(ready[o.name].all() for o in schedule.operands if o.role == "output")
+
+
+@every
+@pytest.mark.parametrize("head_dim", [32, 64, 96, 128, 192, 256])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("mask", [{"causal": False}, {"causal": True}, {"causal": True, "window": 256}], ids=str)
+def test_live_slots_fit_what_was_compiled_and_the_device(
+    spec: KernelSpec, head_dim: int, dtype: str, mask: dict[str, int]
+) -> None:
+    assert spec.schedule
+    w = AttentionWorkload(batch=1, heads=2, kv_heads=2, seq=1024, head_dim=head_dim, dtype=dtype, **mask)  # type: ignore[arg-type]
+    config = spec.configure(w, H200)
+    assert not spec.constraints(w, config, H200)
+    schedule = spec.schedule(w, config)
+    for launch in schedule.launches:
+        steps = program_steps(schedule, launch, launch.programs - 1)
+        assert launch.sram_bytes is not None
+        assert launch.registers is not None, f"{launch.name} was not recorded"
+        assert live_bytes(launch, steps, "sram").max() <= launch.sram_bytes <= (H200.sram_bytes_per_block or 0)
+        held = launch.registers + config.resources[launch.name].spill_bytes // 4
+        assert live_bytes(launch, steps, "registers").max() <= held * launch.warps * 32 * 4
+
+
+@every
+def test_programs_cover_the_grid_once(spec: KernelSpec) -> None:
+    assert spec.schedule
+    schedule = spec.schedule(shape(130, 2), SMALL)
+    for launch in schedule.launches:
+        coordinates = programs(schedule, launch)
+        points = set(zip(*(values.tolist() for values in coordinates.values()), strict=True))
+        assert len(points) == launch.programs
+
+
+@pytest.mark.parametrize("spec", PEERS, ids=by_id)
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("causal", [True, False])
+def test_peers_agree_with_reference_on_this_cpu(spec: KernelSpec, direction: str, causal: bool) -> None:
+    w = AttentionWorkload(
+        batch=2, heads=4, kv_heads=2, seq=63, seq_kv=100, head_dim=32, causal=causal, dtype="float32",
+        pass_=direction,  # type: ignore[arg-type]
+    )
+    if spec.constraints(w, Config(), CPU):
+        pytest.skip(spec.constraints(w, Config(), CPU)[0])
+    tensors = tensors_for(spec, w)
+    got = spec.launch(w, Config(), tensors)()
+    wanted = spec.reference(w, tensors, None)
+    assert set(got) == {o.name for o in spec.operands(w) if o.role == "output"}
+    for output in got:
+        assert error(got[output], wanted[output]) <= spec.tolerance(w)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_reference_rows_are_rows_of_the_whole(direction: str) -> None:
+    w = AttentionWorkload(batch=1, heads=2, kv_heads=1, seq=50, seq_kv=30, head_dim=16, dtype="float32",
+                          pass_=direction)  # type: ignore[arg-type]
+    spec = catalog()["sdpa_math"]
+    tensors = tensors_for(spec, w)
+    rows = torch.tensor([0, 7, 20, 49])
+    whole, part = spec.reference(w, tensors, None), spec.reference(w, tensors, rows)
+    for output, value in part.items():
+        assert torch.allclose(value, whole[output][:, :, rows], atol=1e-12)
+    if direction == "forward":
+        assert (whole["O"][:, :, :20] == 0).all()
+        assert (whole["lse"][:, :, :20] == -torch.inf).all()
+
+
+def test_reference_gradients_are_those_of_autograd() -> None:
+    w = AttentionWorkload(batch=2, heads=4, kv_heads=2, seq=20, seq_kv=24, head_dim=8, dtype="float32", pass_="backward")
+    spec = catalog()["sdpa_math"]
+    tensors = {name: t.double() for name, t in spec.inputs(w, "cpu", torch.Generator().manual_seed(1)).items()}
+    leaves = {name: tensors[name].requires_grad_() for name in "QKV"}
+    k, v = (leaves[n].repeat_interleave(2, dim=1) for n in "KV")
+    hidden = torch.ones(20, 24, dtype=torch.bool).triu(24 - 20 + 1)
+    p = (leaves["Q"] @ k.mT * 8**-0.5).masked_fill(hidden, -torch.inf).softmax(-1)
+    wanted = torch.autograd.grad(p @ v, list(leaves.values()), tensors["dO"])
+    got = spec.reference(w, {n: t.detach() for n, t in tensors.items()}, None)
+    for output, gradient in zip(("dQ", "dK", "dV"), wanted, strict=True):
+        assert torch.allclose(got[output], gradient, atol=1e-12)
