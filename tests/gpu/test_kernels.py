@@ -1,0 +1,84 @@
+"""launch agrees with reference on a GPU: every dtype and head dim, long and odd lengths, strides, poisoned padding."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kernels.catalog import catalog
+from kernels.contract import AttentionWorkload, Device, KernelSpec, Refusal
+from tests.kernels.shapes import error, name, tensors_for
+
+ALL = list(catalog().values())
+OURS = [spec for spec in ALL if not spec.info.opaque]
+
+
+def shape(
+    seq: int, seq_kv: int = 0, kv_heads: int = 4, head_dim: int = 64, dtype: str = "bfloat16", **more: object,
+) -> AttentionWorkload:
+    return AttentionWorkload(
+        batch=2, heads=4, kv_heads=kv_heads, seq=seq, seq_kv=seq_kv, head_dim=head_dim, dtype=dtype, **more)  # type: ignore[arg-type]
+
+
+SHAPES = [
+    *(shape(n, 0, kv, d, causal=c) for n, kv, d, c in (
+        (1, 4, 64, True), (63, 2, 64, True), (100, 1, 32, False), (1000, 4, 128, True), (1000, 2, 128, False),
+        (2048, 1, 64, True), (4096, 4, 128, True), (777, 4, 96, True), (512, 2, 192, False), (640, 4, 256, True),
+        (130, 2, 40, True))),
+    shape(1, 4096, 1, 128), shape(100, 1100, 2), shape(1100, 1000, 1), shape(64, 3, 4, causal=False),
+    shape(1500, 0, 2, 128, window=300), shape(300, 1500, 2, window=100), shape(20000, 0, 4, 32, "bfloat16", window=64),
+    shape(20, 20000, 2, 64),
+]
+
+
+def by_id(value: object) -> str | None:
+    return value.id if isinstance(value, KernelSpec) else name(value) if isinstance(value, AttentionWorkload) else None
+
+
+@pytest.mark.parametrize("spec", ALL, ids=by_id)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("workload", SHAPES, ids=by_id)
+def test_launch_agrees_with_reference(spec: KernelSpec, dtype: str, workload: AttentionWorkload, device: Device) -> None:
+    w = AttentionWorkload(**{
+        f: getattr(workload, f) for f in workload.__struct_fields__ if f != "dtype"} | {"dtype": dtype})
+    if spec.id == "naive" and w.seq * w.keys > 1 << 28:
+        pytest.skip("the square of the longest row is for flash alone")
+    config = spec.configure(w, device)
+    if reasons := spec.constraints(w, config, device):
+        pytest.skip(reasons[0])
+    tensors = tensors_for(spec, w, "cuda")
+    try:
+        got = spec.launch(w, config, tensors)()
+    except Refusal as reason:
+        pytest.skip(str(reason))
+    rows = torch.arange(0, w.seq, max(1, w.seq // 500), device="cuda")
+    wanted = spec.reference(w, tensors, rows)
+    assert error(got["O"][:, :, rows], wanted["O"]) <= spec.tolerance(w)
+    assert torch.isfinite(got["O"]).all()
+
+
+@pytest.mark.parametrize("spec", OURS, ids=by_id)
+@pytest.mark.parametrize("workload", [shape(333, 0, 2, 128), shape(200, 333, 4, 64, causal=False)], ids=by_id)
+def test_strides_as_given_and_nan_between_them(spec: KernelSpec, workload: AttentionWorkload, device: Device) -> None:
+    tensors = tensors_for(spec, workload, "cuda")
+    plain = dict(tensors)
+    for operand in ("Q", "K", "V", "O"):
+        b, h, n, d = tensors[operand].shape
+        wide = tensors[operand].new_full((b, n + 5, h, d + 8), float("nan"))
+        wide[:, :n, :, :d] = tensors[operand].transpose(1, 2)
+        tensors[operand] = wide[:, :n, :, :d].transpose(1, 2)
+    got = spec.launch(workload, spec.configure(workload, device), tensors)()["O"]
+    assert error(got, spec.reference(workload, plain, None)["O"]) <= spec.tolerance(workload)
+
+
+@pytest.mark.parametrize("spec", [s for s in ALL if "backward" in s.info.passes], ids=by_id)
+@pytest.mark.parametrize("causal", [True, False])
+def test_backward_agrees_with_reference(spec: KernelSpec, causal: bool, device: Device) -> None:
+    w = AttentionWorkload(batch=2, heads=4, kv_heads=4, seq=300, head_dim=64, causal=causal, pass_="backward")
+    config = spec.configure(w, device)
+    if reasons := spec.constraints(w, config, device):
+        pytest.skip(reasons[0])
+    tensors = tensors_for(spec, w, "cuda")
+    got, wanted = spec.launch(w, config, tensors)(), spec.reference(w, tensors, None)
+    for output in got:
+        assert error(got[output], wanted[output]) <= 2 * spec.tolerance(w)
