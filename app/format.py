@@ -123,3 +123,28 @@ def spread(p20: float, p50: float, p80: float) -> str:
 def plural(value: int, noun: str) -> str:
     """`1 sample`, `40 samples`."""
     return f"{count(value)} {noun}{'' if value == 1 else 's'}"
+
+
+def exact(value: Number) -> str:
+    """All its digits, for a tooltip: `2 314 127`, `0.25`."""
+    if value is None or not math.isfinite(value):
+        return NA
+    whole = float(value).is_integer()
+    return f"{value:,.0f}".replace(",", THIN) if whole else f"{value:,.6g}".replace(",", THIN)
+
+
+def tick_ns(value: float) -> str:
+    """A tick of a time axis, given in nanoseconds, without trailing zeros: `2 ms`, `500 µs`."""
+    power = 3 * math.floor(math.log10(value * (1 + 1e-9)) / 3)
+    return f"{value / 10.0**power:g}{SPACE}{_SI[power - 9]}s"
+
+
+def tick_bytes(value: float, unit: float) -> str:
+    """A tick of a byte axis in a unit that is a power of 1024: `0`, `2 GiB`."""
+    return "0" if value == 0 else f"{value / unit:g}{SPACE}{_IEC[round(math.log2(unit) / 10)]}"
+
+
+def prefix(value: float, unit: str) -> tuple[float, str]:
+    """The factor and the prefixed unit in which `value` has one to three digits before the point: `(1e9, "GFLOP/s")`."""
+    power = 0 if value <= 0 else min(max(3 * math.floor(math.log10(value * (1 + 1e-9)) / 3), min(_SI)), max(_SI))
+    return 10.0**power, f"{_SI[power]}{unit}"

@@ -85,6 +85,7 @@ class Snapshot:
     """What every view draws. `now_s` is the time of the newest event; `live` is False while the view is paused.
 
     `plans` are in the order chosen. `refusals`: kernel -> sentence, and "" for a command that was refused as a whole.
+    A field is the same object as in the snapshot before unless something in it changed: views compare by identity.
     """
 
     now_s: float = 0.0
@@ -113,6 +114,16 @@ class Snapshot:
         """The kernel's name in the window."""
         infos = self.hello.kernels if self.hello else ()
         return next((info.title for info in infos if info.id == kernel), kernel)
+
+    def shown(self, kernel: str) -> Stats | None:
+        """The statistics of a kernel that may be shown: None before its first sample, or where its check failed."""
+        series = self.series.get(kernel)
+        return None if series is None or self.failed(kernel) else series.stats
+
+    def failed(self, kernel: str) -> bool:
+        """Its output did not agree with the reference."""
+        check = self.checks.get(kernel)
+        return check is not None and not check.ok
 
 
 def _stats(time_ns: FloatArray) -> Stats:
@@ -165,11 +176,14 @@ class Store:
         self._generation = EARLIER
         self._hello: Hello | None = None
         self._planned: Planned | None = None
+        self._plans: dict[str, KernelPlan] = {}
         self._phase: Phase | None = None
         self._kernels: dict[str, _KernelRing] = {}
+        self._series: dict[str, Series] | None = None
         self._checks: dict[str, Checked] = {}
         self._refusals: dict[str, str] = {}
         self._ring = Ring(1 + len(_TELEMETRY))
+        self._telemetry: Telemetry | None = None
         self._device_sample: DeviceSample | None = None
         self._memory: MemorySample | None = None
         self._fault: Fault | None = None
@@ -213,11 +227,11 @@ class Store:
             self._snapshot = Snapshot(
                 now_s=self._now_s, generation=self._generation, hello=self._hello, device=self._current_device(),
                 workload=planned.workload if planned else None, phase=self._phase,
-                plans={plan.kernel: plan for plan in planned.plans} if planned else {},
+                plans=self._plans,
                 peak_memory_bytes=planned.peak_memory_bytes if planned else None,
                 memory_bytes=planned.memory_bytes if planned else None,
-                series={kernel: ring.series() for kernel, ring in self._kernels.items()},
-                checks=self._checks, refusals=self._refusals, telemetry=self._telemetry(),
+                series=self._current_series(), telemetry=self._current_telemetry(),
+                checks=self._checks, refusals=self._refusals,
                 memory=self._memory, fault=self._fault,
             )
         return self._snapshot
@@ -230,6 +244,7 @@ class Store:
         self._epoch_s = self._now_s
         self._hello, self._planned, self._phase, self._memory, self._fault = hello, None, None, None, None
         self._generation, self._checks, self._refusals = EARLIER, {}, {}
+        self._plans, self._series = {}, None
         for ring in self._kernels.values():
             ring.new_session()
 
@@ -240,12 +255,13 @@ class Store:
 
     def _plan(self, planned: Planned) -> None:
         if self._planned is not None and planned.device != self._planned.device:
-            self._ring, self._device_sample, self._memory = Ring(1 + len(_TELEMETRY)), None, None
+            self._ring, self._telemetry, self._device_sample, self._memory = Ring(1 + len(_TELEMETRY)), None, None, None
         if planned.generation != self._generation:
-            self._checks = {}
+            self._checks, self._series = {}, None
             for ring in self._kernels.values():
                 ring.new_generation()
         self._planned, self._generation = planned, planned.generation
+        self._plans = {plan.kernel: plan for plan in planned.plans}
         self._refusals = {plan.kernel: plan.refused for plan in planned.plans if plan.refused}
 
     def _sample(self, sample: KernelSample) -> None:
@@ -253,17 +269,25 @@ class Store:
             return
         ring = self._kernels.setdefault(sample.kernel, _KernelRing())
         ring.add(self._t_s(sample), sample, self._planned.workload.nominal_flops)
+        self._series = None
 
     def _device(self, sample: DeviceSample) -> None:
         if self._planned is not None and sample.device != self._planned.device:
             return
-        self._device_sample = sample
+        self._device_sample, self._telemetry = sample, None
         values = (getattr(sample, name) for name in _TELEMETRY)
         self._ring.append((self._t_s(sample), *(np.nan if value is None else value for value in values)))
 
-    def _telemetry(self) -> Telemetry:
-        t_s, *arrays = self._ring.rows
-        return Telemetry(t_s, **dict(zip(_TELEMETRY, arrays, strict=True)), last=self._device_sample)
+    def _current_series(self) -> dict[str, Series]:
+        if self._series is None:
+            self._series = {kernel: ring.series() for kernel, ring in self._kernels.items()}
+        return self._series
+
+    def _current_telemetry(self) -> Telemetry:
+        if self._telemetry is None:
+            t_s, *arrays = self._ring.rows
+            self._telemetry = Telemetry(t_s, **dict(zip(_TELEMETRY, arrays, strict=True)), last=self._device_sample)
+        return self._telemetry
 
     def _current_device(self) -> Device | None:
         wanted = self._planned.device if self._planned else self._device_sample.device if self._device_sample else None

@@ -10,7 +10,6 @@ from importlib.resources import files
 from typing import Literal
 
 import msgspec
-from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QFont
 
 from app.stylesheet import stylesheet
@@ -39,6 +38,16 @@ class Tokens(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory: tuple[str, str, str, str]
     operand: dict[str, str]
     role: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a line is told from the others: hue, dash, marker, and whether the marker is filled (measured) or hollow."""
+
+    colour: QColor
+    dash: tuple[float, ...] = ()
+    marker: str = "o"
+    filled: bool = True
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,10 @@ class Theme:
     def marker(self, index: int) -> str:
         """The marker of a kernel, by pyqtgraph's name."""
         return MARKERS[index % len(MARKERS)]
+
+    def mark(self, index: int, provenance: Provenance = "measured") -> Mark:
+        """All of that at once."""
+        return Mark(self.series(index), tuple(self.dash(index, provenance)), self.marker(index), provenance == "measured")
 
     def stylesheet(self) -> str:
         """The style sheet of the whole application."""
@@ -127,8 +140,3 @@ def _luminance(colour: QColor) -> float:
 def on(theme: Theme, fill: QColor) -> QColor:
     """The colour of letters on a filled rectangle: whichever of the theme's text and ground reads better."""
     return max((theme["text"], theme["background"]), key=lambda colour: contrast(colour, fill))
-
-
-def line_style(dash: list[float]) -> Qt.PenStyle:
-    """The pen style of a dash pattern."""
-    return Qt.PenStyle.CustomDashLine if dash else Qt.PenStyle.SolidLine

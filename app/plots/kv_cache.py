@@ -1,0 +1,107 @@
+"""The KV cache of the workload by the formula, for MHA, GQA and MQA: what sharing K and V among query heads saves."""
+
+from __future__ import annotations
+
+from app import format as fmt
+from app.plots.rows import Part, Row, RowChart
+from app.plots.scales import bytes_from_zero
+from app.plots.table import Table
+from app.plots.view import Plot, PlotView
+from app.store import Snapshot
+from app.theme import Theme
+from engine.protocol import Preset, Workload
+
+FORMULA = "2·B·n·H_kv·D·layers·bytes"
+FACTORS = (4, 8)  # of query heads to a KV head that are shown beside the chosen one
+
+
+class KvCache(PlotView):
+    """One bar for each number of KV heads; the current one is strong."""
+
+    def __init__(self, theme: Theme) -> None:
+        self._chart = RowChart(theme)
+        super().__init__(PLOT, theme, self._chart)
+
+    def draw(self, snapshot: Snapshot) -> bool:
+        workload = snapshot.workload
+        if workload is None:
+            return False
+        layers = layers_of(snapshot)
+        rows = [self._row(workload, kv_heads, layers) for kv_heads in choices(workload)]
+        most = workload.kv_cache_bytes(workload.heads, layers)
+        self._chart.show_rows(self.theme, rows, bytes_from_zero(most), formula(workload, layers))
+        preset = preset_of(snapshot)
+        self.set_unit(f"{fmt.plural(layers, 'layer')}{f' of {preset.title}' if preset else ''}")
+        self.set_readout("formula")
+        return True
+
+    def _row(self, workload: Workload, kv_heads: int, layers: int) -> Row:
+        size, current = workload.kv_cache_bytes(kv_heads, layers), kv_heads == workload.kv_heads
+        colour = self.theme["accent"] if current else self.theme["edge"]
+        return Row(
+            name=sharing(workload, kv_heads), value=f"{fmt.bytes_iec(size)} {_share(workload, kv_heads)}", strong=current,
+            parts=(Part(size, colour),), tip=f"{fmt.plural(kv_heads, 'KV head')}: {fmt.exact(size)} B",
+        )
+
+    def summary(self) -> str:
+        workload = self._snapshot.workload
+        if workload is None:
+            return PLOT.empty
+        layers = layers_of(self._snapshot)
+        size = fmt.bytes_iec(workload.kv_cache_bytes(layers=layers))
+        share = "" if workload.group == 1 else f", one {fmt.count(workload.group)}th of MHA's"
+        return f"KV cache with {sharing(workload, workload.kv_heads)}, {fmt.plural(layers, 'layer')}: {size}{share}."
+
+    def table(self) -> Table:
+        workload = self._snapshot.workload
+        rows: list[tuple[str, ...]] = []
+        if workload is not None:
+            layers = layers_of(self._snapshot)
+            rows = [
+                (sharing(workload, kv_heads), fmt.count(kv_heads), fmt.bytes_iec(workload.kv_cache_bytes(kv_heads, layers)),
+                 _share(workload, kv_heads))
+                for kv_heads in choices(workload)
+            ]
+        return Table(("attention", "KV heads", "KV cache", "of MHA"), rows)
+
+
+def choices(workload: Workload) -> list[int]:
+    """KV heads that are compared, most first: MHA, the chosen number and a few groups, MQA."""
+    groups = {workload.heads // factor for factor in FACTORS if workload.heads % factor == 0}
+    return sorted({workload.heads, workload.kv_heads, 1} | groups, reverse=True)
+
+
+def sharing(workload: Workload, kv_heads: int) -> str:
+    """MHA, GQA-8 (8 KV heads) or MQA."""
+    return "MHA" if kv_heads == workload.heads else "MQA" if kv_heads == 1 else f"GQA-{kv_heads}"
+
+
+def preset_of(snapshot: Snapshot) -> Preset | None:
+    """The model whose attention has the workload's shape."""
+    workload, presets = snapshot.workload, snapshot.hello.presets if snapshot.hello else ()
+    if workload is None:
+        return None
+    shape = (workload.heads, workload.kv_heads, workload.head_dim)
+    return next((preset for preset in presets if (preset.heads, preset.kv_heads, preset.head_dim) == shape), None)
+
+
+def layers_of(snapshot: Snapshot) -> int:
+    """As many layers as the model that the shape is of; else one."""
+    preset = preset_of(snapshot)
+    return preset.layers if preset else 1
+
+
+def formula(workload: Workload, layers: int) -> str:
+    """The formula with the workload's numbers."""
+    numbers = (2, workload.batch, workload.keys, workload.kv_heads, workload.head_dim, layers, workload.itemsize)
+    return f"{FORMULA} = {'·'.join(map(str, numbers))}"
+
+
+def _share(workload: Workload, kv_heads: int) -> str:
+    return "  1" if kv_heads == workload.heads else f"1/{workload.heads // kv_heads}"
+
+
+PLOT = Plot(
+    id="kv_cache", title="KV cache", unit="", needs=("workload", "hello"), build=KvCache, place=40,
+    empty="The size of the KV cache with MHA, GQA and MQA will stand here. Choose a workload to see it.",
+)

@@ -1,0 +1,45 @@
+"""Power over time, as the device reports it."""
+
+from __future__ import annotations
+
+from app import format as fmt
+from app.plots.strip import Line, StripView, gapless
+from app.plots.table import Table
+from app.plots.view import Plot
+from app.store import Snapshot
+from app.theme import Mark, Theme
+
+
+class Power(StripView):
+    """One line."""
+
+    def __init__(self, theme: Theme) -> None:
+        super().__init__(PLOT, theme)
+
+    def lines(self, snapshot: Snapshot) -> list[Line]:
+        telemetry = snapshot.telemetry
+        t_s, y, segment = gapless(telemetry.t_s, telemetry.power_w)
+        last = telemetry.last.power_w if telemetry.last else None
+        return [Line("power", Mark(self.theme["text"]), t_s, y, segment, last)]
+
+    def note(self, snapshot: Snapshot) -> str:
+        last = snapshot.telemetry.last
+        limit = f"limit {fmt.power_w(last.power_limit_w)} · " if last and last.power_limit_w is not None else ""
+        return f"{limit}{last.source}" if last else ""
+
+    def summary(self) -> str:
+        last = self._snapshot.telemetry.last
+        return PLOT.empty if last is None or last.power_w is None else f"Power now: {fmt.power_w(last.power_w)}."
+
+    def table(self) -> Table:
+        last = self._snapshot.telemetry.last
+        rows: list[tuple[str, ...]] = []
+        if last is not None:
+            rows = [("power", fmt.power_w(last.power_w)), ("limit", fmt.power_w(last.power_limit_w))]
+        return Table(("reading", "value"), rows)
+
+
+PLOT = Plot(
+    id="power", title="Power", unit="W", needs=("telemetry", "now_s"), build=Power, place=60,
+    empty="The power that the device draws will run here, where it reports one.",
+)

@@ -1,0 +1,100 @@
+"""Event streams for the tests of the app: what an engine would send, with the catalog's own costs."""
+
+from __future__ import annotations
+
+import math
+
+from engine.protocol import (
+    Checked,
+    DeviceSample,
+    Event,
+    Hello,
+    KernelPlan,
+    KernelSample,
+    MemorySample,
+    Phase,
+    Planned,
+    Preset,
+)
+from kernels.catalog import catalog
+from kernels.contract import AttentionWorkload, Device, fields_of
+
+GIB = 2**30
+H200 = Device(
+    id="cuda:0", kind="cuda", name="NVIDIA H200", capability=(9, 0), sms=132, sram_bytes_per_block=232448, l2_bytes=60 << 20,
+    memory_bytes=150754820096, bandwidth_bytes_per_s=4.8e12, driver="580.159",
+)
+CPU = Device(id="cpu", kind="cpu", name="AMD EPYC 9B14", sms=2, memory_bytes=16 * GIB)
+WORKLOAD = AttentionWorkload(batch=4, seq=4096, heads=16, kv_heads=16, head_dim=128)
+MEDIANS_NS = {"naive": 14.1e6, "flash": 2.31e6, "sdpa_cudnn": 2.0e6, "sdpa_efficient": 3.4e6, "sdpa_flash": 2.9e6, "sdpa_math": 17e6}
+PRESET = Preset(id="llama-3-8b", title="Llama-3-8B", heads=32, kv_heads=8, head_dim=128, layers=32, context=8192)
+
+
+def hello() -> Hello:
+    """The first event, with the whole catalog."""
+    infos = tuple(spec.info for spec in catalog().values())
+    return Hello(devices=(H200, CPU), kernels=infos, fields=fields_of(AttentionWorkload), presets=(PRESET,))
+
+
+def planned(
+    kernels: tuple[str, ...] = ("naive", "flash"), workload: AttentionWorkload = WORKLOAD, device: Device = H200, generation: int = 1,
+    refused: dict[str, str] | None = None, t_s: float = 0.0,
+) -> Planned:
+    """The answer to a Configure: costs and schedules as the kernels state them."""
+    plans = []
+    for kernel in kernels:
+        spec = catalog()[kernel]
+        config = spec.configure(workload, device)
+        peak = sum(operand.bytes for operand in spec.operands(workload) if operand.materialised)
+        plans.append(KernelPlan(
+            kernel=kernel, config=config, cost=spec.cost(workload, config), peak_memory_bytes=peak,
+            schedule=spec.schedule(workload, config) if spec.schedule else None, refused=(refused or {}).get(kernel),
+        ))
+    peak = max((plan.peak_memory_bytes for plan in plans), default=0) + GIB // 2
+    return Planned(t_ns=round(t_s * 1e9), generation=generation, device=device.id, workload=workload, plans=tuple(plans),
+                   peak_memory_bytes=peak, memory_bytes=device.memory_bytes or 0)
+
+
+def sample(kernel: str, t_s: float, time_ns: float, generation: int = 1) -> KernelSample:
+    """One timing."""
+    return KernelSample(t_ns=round(t_s * 1e9), generation=generation, kernel=kernel, launches=8, time_ns=time_ns)
+
+
+def wave(t_s: float, phase: float) -> float:
+    """A smooth scatter of a few percent that is the same on every machine."""
+    return 0.02 * math.sin(7.3 * t_s + phase) + 0.01 * math.sin(31.7 * t_s + 2 * phase)
+
+
+def device_sample(t_s: float, device: Device = H200) -> DeviceSample:
+    """The device's counters while a run goes on."""
+    if device.kind == "cpu":
+        return DeviceSample(t_ns=round(t_s * 1e9), device="cpu", utilisation=0.96 + wave(t_s, 0), memory_used_bytes=5 * GIB,
+                            memory_total_bytes=device.memory_bytes, source="psutil",
+                            missing={"power_w": "this CPU reports no power", "sm_clock_hz": "not read on a CPU"})
+    return DeviceSample(
+        t_ns=round(t_s * 1e9), device="cuda:0", utilisation=0.97 + wave(t_s, 0) / 2, memory_used_bytes=round(12.4 * GIB),
+        memory_total_bytes=device.memory_bytes, dram_utilisation=0.38 + wave(t_s, 1), power_w=612 + 400 * wave(t_s, 2),
+        power_limit_w=700.0, sm_clock_hz=1755e6, temperature_c=54.0, throttle=(),
+    )
+
+
+def run(
+    kernels: tuple[str, ...] = ("naive", "flash"), seconds: float = 26.0, workload: AttentionWorkload = WORKLOAD,
+    device: Device = H200, slower: float = 1.0,
+) -> list[Event]:
+    """A whole live run at ten samples a second and kernel."""
+    events: list[Event] = [hello(), planned(kernels, workload, device)]
+    events += [Checked(generation=1, kernel=kernel, ok=True, max_error=4.1e-3, tolerance=2e-2, rows=64) for kernel in kernels]
+    events.append(Phase(generation=1, name="measuring", done=len(kernels), total=len(kernels)))
+    scores = 2 * workload.batch * workload.heads * workload.seq * workload.keys * workload.itemsize
+    owners = {"Q K V O": GIB // 2, "S and P": scores, "other": GIB // 4}
+    if "naive" not in kernels:
+        del owners["S and P"]
+    events.append(MemorySample(generation=1, owners=owners))
+    for i in range(round(seconds * 10)):
+        t_s = 0.5 + i / 10
+        events += [
+            sample(kernel, t_s + 0.01 * at, slower * MEDIANS_NS[kernel] * (1 + wave(t_s, at))) for at, kernel in enumerate(kernels)
+        ]
+        events.append(device_sample(t_s + 0.05, device))
+    return events
