@@ -210,12 +210,8 @@ def constraints(workload: AttentionWorkload, config: Config, device: Device) -> 
 
 def _sram_bytes(workload: AttentionWorkload, config: Config) -> int:
     """Q, and the rings of K and V."""
-    rows = config["block_m"] + 2 * config["block_n"] * _ring(config)
+    rows = config["block_m"] + 2 * config["block_n"] * tuned.ring_depth(config)
     return rows * _block_d(workload) * workload.itemsize
-
-
-def _ring(config: Config) -> int:
-    return config["stages"]
 
 
 def _ranges(workload: AttentionWorkload, config: Config) -> tuple[Expr, Expr, Expr, Expr]:
@@ -315,7 +311,8 @@ def _rows(batch: str, head: str, block: int) -> tuple[Expr, ...]:
 
 
 def _slots(workload: AttentionWorkload, config: Config) -> tuple[Slot, ...]:
-    bm, bn, bd, size, ring = config["block_m"], config["block_n"], _block_d(workload), workload.itemsize, _ring(config)
+    bm, bn, bd, ring = config["block_m"], config["block_n"], _block_d(workload), tuned.ring_depth(config)
+    size = workload.itemsize
     return (
         Slot(name="Q", shape=(bm, bd), itemsize=size, operand="Q"),
         Slot(name="K", shape=(bn, bd), itemsize=size, copies=ring, operand="K"),
@@ -329,7 +326,7 @@ def _slots(workload: AttentionWorkload, config: Config) -> tuple[Slot, ...]:
 
 
 def _tile_ops(workload: AttentionWorkload, config: Config) -> tuple[TileOp, ...]:
-    w, bm, bn, bd, ahead = workload, config["block_m"], config["block_n"], _block_d(workload), _ring(config) - 1
+    w, bm, bn, bd, ahead = workload, config["block_m"], config["block_n"], _block_d(workload), tuned.ring_depth(config) - 1
     at = (var("b"), var("h") // w.group, var("j") * bn, const(0))
     mask: dict[str, Expr | float] = {
         "row": var("m") * bm, "col": var("j") * bn, "shift": w.keys - w.seq, "causal": w.causal, "window": w.window,

@@ -323,30 +323,29 @@ def _mask_launch(workload: AttentionWorkload, config: Config) -> Launch:
 def _softmax_launch(workload: AttentionWorkload, config: Config) -> Launch:
     w, (rows, cols) = workload, _row_tile(workload)
     s_slot = Slot(name="S", shape=(rows, cols), itemsize=4, place="registers", operand="S")
-    p_slot = Slot(name="P", shape=(rows, cols), itemsize=4, place="registers", operand="P")
     grid = (Axis("m", cdiv(w.seq, rows)), Axis("h", w.heads), Axis("b", w.batch))
     at = _tile_at(var("m") * rows, var("j") * cols if cols < w.keys else const(0))
     tile, size = (1, 1, rows, cols), rows * cols
     load = TileOp(kind="load", title="load S", operand="S", at=at, tile=tile, writes=("S",))
-    store = TileOp(kind="store", title="store P", operand="P", at=at, tile=tile, reads=("P",))
+    store = TileOp(kind="store", title="store P", operand="P", at=at, tile=tile, reads=("S",))
     if cols >= w.keys:
-        compute = TileOp(kind="compute", title="P = softmax(S)", fn="softmax", reads=("S",), writes=("P",),
+        compute = TileOp(kind="compute", title="P = softmax(S), in place", fn="softmax", reads=("S",), writes=("S",),
                          vector_flops=4 * size, exps=size)
-        return _launch(config, "softmax", "P = softmax(S)", grid, (s_slot, p_slot), (load, compute, store), ROW_WARPS)
+        return _launch(config, "softmax", "P = softmax(S)", grid, (s_slot,), (load, compute, store), ROW_WARPS)
     running = tuple(Slot(name=name, shape=(rows,), itemsize=4, place="registers") for name in "ml")
     chunks = cdiv(w.keys, cols)
     first = Loop(var="j", last=const(chunks), body=(load, TileOp(
         kind="compute", title="running max and sum", fn="row_max", reads=("S", "m", "l"), writes=("m", "l"),
         vector_flops=4 * size, exps=size)))
     second = Loop(var="j", last=const(chunks), body=(load, TileOp(
-        kind="compute", title="P = exp(S - m) / l", fn="normalise", reads=("S", "m", "l"), writes=("P",),
+        kind="compute", title="P = exp(S - m) / l", fn="normalise", reads=("S", "m", "l"), writes=("S",),
         vector_flops=2 * size, exps=size), store))
     begin = TileOp(kind="compute", title="m = -inf, l = 0", fn="start_rows", writes=("m", "l"))
-    return _launch(config, "softmax", "P = softmax(S)", grid, (s_slot, p_slot, *running), (begin, first, second), ROW_WARPS)
+    return _launch(config, "softmax", "P = softmax(S)", grid, (s_slot, *running), (begin, first, second), ROW_WARPS)
 
 
 def _pv_launch(workload: AttentionWorkload, config: Config) -> Launch:
-    w, bm, bn, bd, ring = workload, config["block_m"], config["block_n"], _block_d(workload), config["stages"]
+    w, bm, bn, bd, ring = workload, config["block_m"], config["block_n"], _block_d(workload), tuned.ring_depth(config)
     value_rows = (var("b"), var("h") // w.group, var("j") * bn, const(0))
     return _launch(
         config, "pv", "O = P V", (Axis("m", cdiv(w.seq, bm)), Axis("h", w.heads), Axis("b", w.batch)),

@@ -74,7 +74,17 @@ def table_for(device: Device) -> str:
 
 def nearest(kernel: str, workload: AttentionWorkload, device: Device) -> Config:
     """The row with the element size and the smallest head dim that holds the workload's."""
-    return choose(tables()[table_for(device)].kernels[kernel], workload)
+    table = table_for(device)
+    config = choose(tables()[table].kernels[kernel], workload)
+    return replace(config, params=config.params | {"wgmma": int(table == "sm_90" and workload.itemsize == 2)})
+
+
+def ring_depth(config: Config) -> int:
+    """Copies of a tile that the pipeline of loads keeps: one a stage where wgmma reads them late, else one less.
+
+    Source: the shared memory that the compiler reports (tests/kernels/test_laws.py).
+    """
+    return config["stages"] if config.params.get("wgmma") else max(1, config["stages"] - 1)
 
 
 def choose(rows: tuple[Row, ...], workload: AttentionWorkload) -> Config:
