@@ -5,6 +5,7 @@ from __future__ import annotations
 from PySide6.QtGui import QColor
 
 from app import format as fmt
+from app.facts import memory_name
 from app.plots.rows import Part, Row, RowChart
 from app.plots.scales import bytes_from_zero
 from app.plots.table import Table
@@ -30,9 +31,9 @@ class Hbm(PlotView):
         rows = [self._allocated(snapshot)] if snapshot.memory is not None else []
         rows += [self._predicted(snapshot, plan) for plan in snapshot.plans.values()]
         self._chart.show_rows(self.theme, rows, bytes_from_zero(extent(snapshot)), self._foot(snapshot))
-        name = snapshot.device.memory_name if snapshot.device else "HBM"
-        self._title.setText(name)
-        self.set_unit(f"GiB by owner, of {fmt.bytes_iec(snapshot.memory_bytes)}")
+        self.set_title(memory_name(snapshot))
+        self.set_unit(f"by owner, of {fmt.bytes_iec(snapshot.memory_bytes)}")
+        self.set_readout("outlined: predicted" if snapshot.plans else "")
         return True
 
     def _allocated(self, snapshot: Snapshot) -> Row:
@@ -48,13 +49,14 @@ class Hbm(PlotView):
         over = snapshot.memory_bytes is not None and plan.peak_memory_bytes > snapshot.memory_bytes
         colour = self.theme["waste"] if over else self.theme["muted"]
         return Row(
-            name=f"{snapshot.title(plan.kernel)}, predicted", value=fmt.bytes_iec(plan.peak_memory_bytes),
+            name=snapshot.title(plan.kernel), mark=self.theme.mark(snapshot.index(plan.kernel), "modelled"),
+            value=fmt.bytes_iec(plan.peak_memory_bytes),
             parts=(Part(plan.peak_memory_bytes, colour, "does not fit" if over else "", hollow=True),),
             tip=plan.refused or f"{fmt.exact(plan.peak_memory_bytes)} B",
         )
 
     def _colour(self, owner: str) -> QColor:
-        return {"Q K V O": self.theme["accent"], "S and P": self.theme["waste"]}.get(owner, self.theme["edge"])
+        return {"Q K V O": self.theme["muted"], "S and P": self.theme["waste"]}.get(owner, self.theme["edge"])
 
     def _foot(self, snapshot: Snapshot) -> str:
         peak = f"predicted peak {fmt.bytes_iec(snapshot.peak_memory_bytes)}" if snapshot.peak_memory_bytes is not None else ""
@@ -62,7 +64,7 @@ class Hbm(PlotView):
         return " · ".join(part for part in (*owners, peak) if part)
 
     def summary(self) -> str:
-        return f"{self._title.text()}: {self._foot(self._snapshot)}." if not self.is_empty else PLOT.empty
+        return PLOT.empty if self.is_empty else f"{memory_name(self._snapshot)}: {self._foot(self._snapshot)}."
 
     def table(self) -> Table:
         snapshot = self._snapshot

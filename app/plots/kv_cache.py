@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from app import format as fmt
+from app.facts import preset_of, sharing
 from app.plots.rows import Part, Row, RowChart
 from app.plots.scales import bytes_from_zero
 from app.plots.table import Table
 from app.plots.view import Plot, PlotView
 from app.store import Snapshot
 from app.theme import Theme
-from engine.protocol import Preset, Workload
+from engine.protocol import Workload
 
 FORMULA = "2·B·n·H_kv·D·layers·bytes"
 FACTORS = (4, 8)  # of query heads to a KV head that are shown beside the chosen one
@@ -69,20 +70,6 @@ def choices(workload: Workload) -> list[int]:
     """KV heads that are compared, most first: MHA, the chosen number and a few groups, MQA."""
     groups = {workload.heads // factor for factor in FACTORS if workload.heads % factor == 0}
     return sorted({workload.heads, workload.kv_heads, 1} | groups, reverse=True)
-
-
-def sharing(workload: Workload, kv_heads: int) -> str:
-    """MHA, GQA-8 (8 KV heads) or MQA."""
-    return "MHA" if kv_heads == workload.heads else "MQA" if kv_heads == 1 else f"GQA-{kv_heads}"
-
-
-def preset_of(snapshot: Snapshot) -> Preset | None:
-    """The model whose attention has the workload's shape."""
-    workload, presets = snapshot.workload, snapshot.hello.presets if snapshot.hello else ()
-    if workload is None:
-        return None
-    shape = (workload.heads, workload.kv_heads, workload.head_dim)
-    return next((preset for preset in presets if (preset.heads, preset.kv_heads, preset.head_dim) == shape), None)
 
 
 def layers_of(snapshot: Snapshot) -> int:

@@ -15,7 +15,7 @@ from PySide6.QtWidgets import QToolTip, QWidget
 from app.plots.markers import SWATCH, draw_marker, draw_swatch
 from app.theme import Mark, Theme, on
 
-ROW, TALL_ROW, LEAST_ROW, LINE, GAP = 28.0, 38.0, 16.0, 16.0, 8.0
+ROW, TALL_ROW, LEAST_ROW, LEAST_TALL_ROW, LINE, GAP = 28.0, 38.0, 16.0, 26.0, 16.0, 8.0
 WIDE = 420.0        # from here on names and values stand beside the drawing
 BAR = 16.0          # height of a bar
 LEFT = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
@@ -101,7 +101,7 @@ class RowChart(QWidget):
         """The places of all rows: beside each other or stacked, whichever the size has room for."""
         feet = LINE * (bool(self._foot) + bool(self._scale.ticks))
         pitch = (self.height() - feet) / max(1, len(self._rows))
-        if self.width() < WIDE and pitch >= TALL_ROW - 4:
+        if self.width() < WIDE and pitch >= LEAST_TALL_ROW:
             return self._stacked(min(TALL_ROW, pitch))
         return self._beside(max(LEAST_ROW, min(ROW, pitch)))
 
@@ -187,7 +187,7 @@ class RowChart(QWidget):
                 painter.drawRect(box.adjusted(0.5, 0.5, -1.5, -0.5))
             else:
                 painter.fillRect(box.adjusted(0, 0, -1 if box.width() > 2 else 0, 0), part.colour)
-            if part.letter and QFontMetricsF(painter.font()).horizontalAdvance(part.letter) + 6 <= box.width():
+            if area.height() >= 12 and QFontMetricsF(painter.font()).horizontalAdvance(part.letter) + 6 <= box.width():
                 painter.setPen(self._theme["text"] if part.hollow else on(self._theme, part.colour))
                 painter.drawText(box, Qt.AlignmentFlag.AlignCenter, part.letter)
         if row.tick is not None:

@@ -31,9 +31,8 @@ def log_times(low: float, high: float) -> Scale:
 
 
 def bytes_from_zero(most: float) -> Scale:
-    """Bytes from 0 to a round number of KiB, MiB or GiB, one unit throughout, with five ticks at most."""
-    unit = 1024.0 ** min(5, max(0, int(math.log2(max(most, 1.0)) // 10)))
-    step = round_up(most / unit / 4)
-    count = math.ceil(most / unit / step - 1e-9)
-    ticks = tuple((i * step * unit, fmt.tick_bytes(i * step * unit, unit)) for i in range(count + 1))
-    return Scale(0.0, max(most, count * step * unit), False, ticks)
+    """Bytes from 0 to `most`, ticks at multiples of a power of two, four to seven of them."""
+    step = 2.0 ** math.floor(math.log2(max(most, 4.0) / 4))
+    unit = 1024.0 ** (int(math.log2(step * 4)) // 10)
+    ticks = tuple((i * step, fmt.tick_bytes(i * step, unit)) for i in range(int(most // step) + 1))
+    return Scale(0.0, max(most, 1.0), False, ticks)

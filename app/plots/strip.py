@@ -226,7 +226,8 @@ class StripView(PlotView):
             axis.setTickPen(self.theme["grid"])
             axis.setTextPen(self.theme["muted"])
             axis.setGrid(255)
-            axis.setStyle(tickFont=self.theme.sans(11), tickLength=0, autoExpandTextSpace=False, tickTextOffset=4)
+            axis.setStyle(tickFont=self.theme.sans(11), tickLength=0, tickTextOffset=4, autoExpandTextSpace=False,
+                          hideOverlappingLabels=False)
         self.graph.getAxis("left").setWidth(AXIS_PX)
         self.graph.getAxis("bottom").setHeight(20)
         self._crosshair.setPen(pg.mkPen(self.theme["muted"], width=1))

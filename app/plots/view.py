@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from PySide6.QtCore import Qt
+from PySide6.QtGui import QPainter, QPaintEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QStackedLayout, QVBoxLayout, QWidget
 
 from app.plots.table import Table
@@ -29,6 +30,20 @@ class Plot:
     place: int = 0
 
 
+class _Readout(QLabel):
+    """One line at the right, elided where it does not fit, that never asks for width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: ARG002, N802
+        painter = QPainter(self)
+        text = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideRight, self.width())
+        painter.setPen(self.palette().windowText().color())
+        painter.drawText(self.rect(), Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, text)
+
+
 class PlotView(QWidget):
     """Owns pixels, never numbers: it draws the snapshot it was handed last. Subclasses say how in `draw`."""
 
@@ -37,7 +52,7 @@ class PlotView(QWidget):
         self.plot, self.theme = plot, theme
         self._drawn: tuple[object, ...] | None = None
         self._snapshot = Snapshot()
-        self._title, self._unit, self._readout = QLabel(plot.title), QLabel(plot.unit), QLabel()
+        self._title, self._unit, self._readout = QLabel(plot.title), QLabel(plot.unit), _Readout()
         self._empty = QLabel(plot.empty)
         self.canvas = canvas
         self._body = QStackedLayout()
@@ -72,6 +87,10 @@ class PlotView(QWidget):
         """What is drawn, as text."""
         raise NotImplementedError
 
+    def set_title(self, title: str) -> None:
+        """Where the title depends on the device."""
+        self._title.setText(title)
+
     def set_unit(self, unit: str) -> None:
         """What stands beside the title."""
         self._unit.setText(unit)
@@ -79,6 +98,7 @@ class PlotView(QWidget):
     def set_readout(self, text: str) -> None:
         """What stands at the right of the title: values under the crosshair, or a note."""
         self._readout.setText(text)
+        self._readout.setToolTip(text)
 
     @property
     def is_empty(self) -> bool:
@@ -89,8 +109,6 @@ class PlotView(QWidget):
         self._title.setProperty("role", "title")
         self._unit.setProperty("role", "muted")
         self._readout.setProperty("role", "muted")
-        self._readout.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self._readout.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         self._empty.setProperty("role", "muted")
         self._empty.setWordWrap(True)
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)

@@ -4,18 +4,7 @@ from __future__ import annotations
 
 import math
 
-from engine.protocol import (
-    Checked,
-    DeviceSample,
-    Event,
-    Hello,
-    KernelPlan,
-    KernelSample,
-    MemorySample,
-    Phase,
-    Planned,
-    Preset,
-)
+from engine.protocol import Checked, DeviceSample, Event, Hello, KernelPlan, KernelSample, MemorySample, Phase, Planned, Preset
 from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload, Device, fields_of
 
@@ -26,7 +15,9 @@ H200 = Device(
 )
 CPU = Device(id="cpu", kind="cpu", name="AMD EPYC 9B14", sms=2, memory_bytes=16 * GIB)
 WORKLOAD = AttentionWorkload(batch=4, seq=4096, heads=16, kv_heads=16, head_dim=128)
-MEDIANS_NS = {"naive": 14.1e6, "flash": 2.31e6, "sdpa_cudnn": 2.0e6, "sdpa_efficient": 3.4e6, "sdpa_flash": 2.9e6, "sdpa_math": 17e6}
+MEDIANS_NS = {
+    "naive": 14.1e6, "flash": 2.31e6, "sdpa_cudnn": 2.0e6, "sdpa_efficient": 3.4e6, "sdpa_flash": 2.9e6, "sdpa_math": 17e6,
+}
 PRESET = Preset(id="llama-3-8b", title="Llama-3-8B", heads=32, kv_heads=8, head_dim=128, layers=32, context=8192)
 
 
@@ -37,8 +28,8 @@ def hello() -> Hello:
 
 
 def planned(
-    kernels: tuple[str, ...] = ("naive", "flash"), workload: AttentionWorkload = WORKLOAD, device: Device = H200, generation: int = 1,
-    refused: dict[str, str] | None = None, t_s: float = 0.0,
+    kernels: tuple[str, ...] = ("naive", "flash"), workload: AttentionWorkload = WORKLOAD, device: Device = H200,
+    generation: int = 1, refused: dict[str, str] | None = None, t_s: float = 0.0,
 ) -> Planned:
     """The answer to a Configure: costs and schedules as the kernels state them."""
     plans = []
@@ -94,7 +85,8 @@ def run(
     for i in range(round(seconds * 10)):
         t_s = 0.5 + i / 10
         events += [
-            sample(kernel, t_s + 0.01 * at, slower * MEDIANS_NS[kernel] * (1 + wave(t_s, at))) for at, kernel in enumerate(kernels)
+            sample(kernel, t_s + 0.01 * at, slower * MEDIANS_NS[kernel] * (1 + wave(t_s, at)))
+            for at, kernel in enumerate(kernels)
         ]
         events.append(device_sample(t_s + 0.05, device))
     return events

@@ -1,0 +1,56 @@
+"""What follows from a snapshot and is said in more than one place: waste, lower bounds, how K and V are shared. Free of Qt."""
+
+from __future__ import annotations
+
+from app import format as fmt
+from app.store import Snapshot
+from engine.protocol import KernelPlan, Preset, Workload
+
+ORDER = ("Q", "K", "V", "S", "P", "O")
+WASTE = frozenset({"S", "P"})  # what need never leave the SM
+
+
+def by_operand(plan: KernelPlan) -> list[tuple[str, int]]:
+    """HBM bytes read and written of each operand in one execution; Q K V, then S and P, then O, then any other."""
+    sizes = [(name, traffic.read + traffic.written) for name, traffic in plan.cost.hbm.items()]
+    return sorted(sizes, key=lambda entry: operand_rank(entry[0]))
+
+
+def operand_rank(name: str) -> tuple[int, str]:
+    """The order in which operands are listed."""
+    return (ORDER.index(name) if name in ORDER else len(ORDER), name)
+
+
+def wasted_bytes(plan: KernelPlan) -> int:
+    """HBM bytes spent on what a fused kernel keeps on the SM."""
+    return sum(size for name, size in by_operand(plan) if name in WASTE)
+
+
+def opaque(snapshot: Snapshot, kernel: str) -> bool:
+    """No schedule is known: its bytes are those of its operands, a lower bound."""
+    infos = snapshot.hello.kernels if snapshot.hello else ()
+    return any(info.opaque for info in infos if info.id == kernel)
+
+
+def traffic(snapshot: Snapshot, plan: KernelPlan) -> str:
+    """A kernel's HBM bytes in words: `12.2 GiB`, or `≥ 160 MiB` where only a lower bound is known."""
+    return ("≥ " if opaque(snapshot, plan.kernel) else "") + fmt.bytes_iec(plan.cost.hbm_bytes)
+
+
+def memory_name(snapshot: Snapshot) -> str:
+    """HBM, or RAM on a CPU."""
+    return snapshot.device.memory_name if snapshot.device else "HBM"
+
+
+def sharing(workload: Workload, kv_heads: int) -> str:
+    """`MHA`, `GQA-8` (8 KV heads) or `MQA`."""
+    return "MHA" if kv_heads == workload.heads else "MQA" if kv_heads == 1 else f"GQA-{kv_heads}"
+
+
+def preset_of(snapshot: Snapshot) -> Preset | None:
+    """The model whose attention has the workload's shape; None where none has."""
+    workload, presets = snapshot.workload, snapshot.hello.presets if snapshot.hello else ()
+    if workload is None:
+        return None
+    shape = (workload.heads, workload.kv_heads, workload.head_dim)
+    return next((preset for preset in presets if (preset.heads, preset.kv_heads, preset.head_dim) == shape), None)
