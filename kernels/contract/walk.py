@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from kernels.contract.expr import Expr, Ints, evaluate, variables
 from kernels.contract.schedule import Launch, Loop, Operand, Schedule, Slot, TileOp
@@ -56,11 +57,11 @@ def tables_of(schedule: Schedule) -> dict[str, Ints]:
     return {name: np.array(table.values, dtype=np.int64).reshape(table.shape) for name, table in schedule.tables.items()}
 
 
-def programs(schedule: Schedule, launch: Launch) -> dict[str, Ints]:
-    """Grid coordinates of every program in launch order: axis name -> array [programs]."""
-    index = np.arange(launch.programs, dtype=np.int64)
+def programs(schedule: Schedule, launch: Launch, chosen: Ints | None = None) -> dict[str, Ints]:
+    """Grid coordinates in launch order, of every program or of those `chosen` by their place: axis name -> array."""
+    index = np.arange(launch.programs, dtype=np.int64) if chosen is None else chosen
     if launch.order:
-        index = tables_of(schedule)[launch.order].reshape(-1)
+        index = tables_of(schedule)[launch.order].reshape(-1)[index]
     coordinates: dict[str, Ints] = {}
     for axis in launch.grid:
         place = index % axis.size
@@ -184,13 +185,28 @@ def totals(schedule: Schedule) -> Totals:
 
 def profile(schedule: Schedule, launch: Launch) -> Profile:
     """Steps and bytes of every program of a launch, in launch order."""
-    grid = programs(schedule, launch)
-    count = launch.programs
-    steps = np.zeros(count, dtype=np.int64)
+    one = pattern(schedule, launch)
+    times = launch.programs // len(one.steps)
+    return Profile(
+        np.tile(one.steps, times), {name: np.tile(moved, times) for name, moved in one.read.items()},
+        {name: np.tile(moved, times) for name, moved in one.written.items()},
+    )
+
+
+def pattern(schedule: Schedule, launch: Launch) -> Profile:
+    """The profile's period: program i is as entry i mod its length. Short where heads and sequences do not matter."""
+    needed: set[str] = set()
+    for op, loops in ops_of(launch.body):
+        needed |= _needed(loops, _clipped(op, schedule.operand(op.operand) if op.operand else None))
+    last = max((place for place, axis in enumerate(launch.grid) if axis.name in needed), default=-1)
+    grid = launch.grid if launch.order else launch.grid[: last + 1]
+    part = replace(launch, grid=grid)
+    points, count = programs(schedule, part), part.programs
+    steps: Ints = np.zeros(count, dtype=np.int64)
     read: dict[str, Ints] = {}
     written: dict[str, Ints] = {}
     for op, loops in ops_of(launch.body):
-        owners, weight, elements = _executions(schedule, launch, op, loops, grid, np.arange(count, dtype=np.int64))
+        owners, weight, elements = _executions(schedule, launch, op, loops, points, np.arange(count, dtype=np.int64))
         steps += np.bincount(owners, weights=weight, minlength=count).astype(np.int64)
         if op.operand:
             side = read if op.kind == "load" else written
@@ -208,7 +224,8 @@ def program_steps(schedule: Schedule, launch: Launch, program: int) -> list[Step
     if not 0 <= program < launch.programs:
         raise IndexError(f"program {program} of {launch.programs}")
     tables = tables_of(schedule)
-    env = {name: int(values[program]) for name, values in programs(schedule, launch).items()}
+    place = np.array([program], dtype=np.int64)
+    env = {name: int(values[0]) for name, values in programs(schedule, launch, place).items()}
     steps: list[Step] = []
     for _ in range(launch.repeat):
         _emit(schedule, tables, launch.body, env, 0, steps)
