@@ -68,6 +68,8 @@ QToolButton { padding: 3px 4px; border-color: transparent; background: transpare
 QPushButton:hover, QToolButton:hover { background: $hover; }
 QPushButton:pressed, QToolButton:pressed, QToolButton:checked, QPushButton:checked { background: $selection; }
 QToolButton:checked { border-color: $edge; }
+QToolButton[role="live"] { color: $ok; }
+QToolButton[role="pill"] { color: $muted; }
 QPushButton:disabled, QToolButton:disabled { color: $disabled; }
 QPushButton:disabled { border-color: $border; }
 QPushButton[primary="true"] { background: $accent; color: $on_accent; border-color: $accent; font-weight: 600; }

@@ -71,7 +71,7 @@ def _compared(snapshot: Snapshot, heavy: KernelPlan, light: KernelPlan, more: tu
     if speed is None:
         return Verdict(f"{moves}{clause}{_time_of_bytes(snapshot, heavy, light)}", "scheduled", more)
     verb = "run" if same else "runs"
-    because = _why_not_faster(snapshot, heavy, light) if speed < ALIKE and not same else ""
+    because = _why_not_faster(snapshot, heavy) if speed < ALIKE and not same else ""
     if 1 / ALIKE <= speed <= ALIKE:
         text = f"{moves} and {verb} at the same speed"
     elif speed > 1:
@@ -97,11 +97,11 @@ def _time_of_bytes(snapshot: Snapshot, heavy: KernelPlan, light: KernelPlan) -> 
     return f"; at {fmt.rate(bandwidth)} the bytes alone take {times[0]} against {times[1]}"
 
 
-def _why_not_faster(snapshot: Snapshot, heavy: KernelPlan, light: KernelPlan) -> str:
+def _why_not_faster(snapshot: Snapshot, heavy: KernelPlan) -> str:
     """Why fewer bytes did not help: said only where the numbers on screen show it."""
     device, stats = snapshot.device, snapshot.shown(heavy.kernel)
     if device is not None and device.kind == "cpu":
-        return f": on a CPU every tile is a call into PyTorch, and {snapshot.title(light.kernel)} has more of them"
+        return ": on a CPU each tile is a call into PyTorch, and calls cost more there than bytes"
     if device is None or not device.bandwidth_bytes_per_s or stats is None:
         return ""
     share = heavy.cost.hbm_bytes / device.bandwidth_bytes_per_s * 1e9 / stats.p50

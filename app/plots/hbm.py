@@ -32,7 +32,7 @@ class Hbm(PlotView):
         rows += [self._predicted(snapshot, plan) for plan in snapshot.plans.values()]
         self._chart.show_rows(self.theme, rows, bytes_from_zero(extent(snapshot)), self._foot(snapshot))
         self.set_title(memory_name(snapshot))
-        self.set_unit(f"by owner, of {fmt.bytes_iec(snapshot.memory_bytes)}")
+        self.set_unit(f"of {fmt.bytes_iec(snapshot.memory_bytes)}")
         self.set_readout("outlined: predicted" if snapshot.plans else "")
         return True
 

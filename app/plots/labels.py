@@ -13,6 +13,7 @@ from app.plots.markers import draw_swatch
 from app.theme import Mark, Theme
 
 PITCH, LEAD, SWATCH, GAP = 16.0, 8.0, 16.0, 4.0
+NOW = 28    # room for the word beneath the right end of the time axis
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class EndLabels(QWidget):
         super().__init__()
         self._theme, self._extent = theme, extent
         self._labels: list[EndLabel] = []
-        self.setFixedWidth(8)
+        self.setFixedWidth(NOW)
 
     def show_labels(self, theme: Theme, labels: Sequence[EndLabel], most: float) -> None:
         """Draws `labels`, as wide as they need but not above `most` pixels."""
@@ -60,13 +61,16 @@ class EndLabels(QWidget):
     def _needed(self) -> float:
         names, values = QFontMetricsF(self._theme.sans()), QFontMetricsF(self._theme.mono(semibold=True))
         widths = [names.horizontalAdvance(label.name) + values.horizontalAdvance(label.value) for label in self._labels]
-        return LEAD + SWATCH + 3 * GAP + max(widths, default=0.0) if widths else 8.0
+        return LEAD + SWATCH + 3 * GAP + max(widths, default=0.0) if widths else NOW
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: ARG002, N802
         painter = QPainter(self)
         top, bottom = self._extent()
         wanted = [top + label.at * (bottom - top) for label in self._labels]
         places = spread_out(wanted, PITCH, top + PITCH / 2 - 4, bottom - PITCH / 2 + 4)
+        painter.setFont(self._theme.sans(11))
+        painter.setPen(self._theme["muted"])
+        painter.drawText(QRectF(2, bottom + 3, 40, PITCH), Qt.AlignmentFlag.AlignLeft, "now")
         for label, end, y in zip(self._labels, wanted, places, strict=True):
             painter.setPen(QPen(label.mark.colour, 1))
             painter.drawLine(QPointF(0, end), QPointF(LEAD - 2, y))

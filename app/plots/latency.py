@@ -26,7 +26,7 @@ class Latency(PlotView):
         high = max(stats.p80 for _, stats in found)
         self._chart.show_rows(self.theme, [self._row(snapshot, *entry) for entry in found], log_times(low, high))
         newest = snapshot.series[found[0][0]]
-        self.set_readout(f"median of {max(stats.n for _, stats in found)} · {newest.l2_policy} L2 · {newest.provenance}")
+        self.set_readout(f"{newest.l2_policy} L2 · {newest.provenance}")
         return True
 
     def _row(self, snapshot: Snapshot, kernel: str, stats: Stats) -> Row:
@@ -57,6 +57,6 @@ def measured(snapshot: Snapshot) -> list[tuple[str, Stats]]:
 
 
 PLOT = Plot(
-    id="latency", title="Latency", unit="p50, p20 to p80", needs=("series", "plans", "checks"), build=Latency, place=30,
+    id="latency", title="Latency", unit="p50 ± spread", needs=("series", "plans", "checks"), build=Latency, place=30,
     empty="The time of one execution of each kernel will stand here, median and spread. Run to measure.",
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import QEvent, QObject, Qt, Signal, Slot
+from PySide6.QtCore import QEvent, QObject, QRectF, Qt, Signal, Slot
 from PySide6.QtGui import QMouseEvent, QWheelEvent
 from PySide6.QtWidgets import QHBoxLayout, QWidget
 
@@ -60,19 +60,27 @@ class TimeAxis(QObject):
         self.changed.emit()
 
 
-class _Seconds(pg.AxisItem):
-    """A time axis that ends now: `-20 s`, `now`."""
+class _Axis(pg.AxisItem):
+    """An axis whose first and last labels are drawn although they reach over its ends."""
+
+    def boundingRect(self) -> QRectF:  # noqa: N802
+        area: QRectF = super().boundingRect()
+        return area.adjusted(-16, -8, 16, 8)
+
+
+class _Seconds(_Axis):
+    """Seconds before now: `-20 s`. What stands beneath the right end is for the labels to say."""
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:  # noqa: ARG002, N802
-        return ["now" if abs(value) < 1e-6 else f"{fmt.MINUS}{-value:g}{fmt.SPACE}s" for value in values]
+        return ["" if abs(value) < 1e-6 else f"{fmt.MINUS}{-value:g}{fmt.SPACE}s" for value in values]
 
 
 class _Graph(pg.PlotWidget):
     """The plot itself. The mouse moves the crosshair, the wheel changes the span; nothing is dragged away by accident."""
 
     def __init__(self) -> None:
-        self.bottom = _Seconds("bottom")
-        super().__init__(axisItems={"bottom": self.bottom}, enableMenu=False)
+        super().__init__(axisItems={"bottom": _Seconds("bottom"), "left": _Axis("left")}, enableMenu=False)
+        self.getPlotItem().layout.setContentsMargins(0, 8, 0, 0)
         self.time = TimeAxis()
         self.hideButtons()
         self.getViewBox().setMouseEnabled(False, False)
@@ -226,8 +234,8 @@ class StripView(PlotView):
             axis.setTickPen(self.theme["grid"])
             axis.setTextPen(self.theme["muted"])
             axis.setGrid(255)
-            axis.setStyle(tickFont=self.theme.sans(11), tickLength=0, tickTextOffset=4, autoExpandTextSpace=False,
-                          hideOverlappingLabels=False)
+            axis.setStyle(tickFont=self.theme.sans(11), tickLength=0, tickTextOffset=4, maxTickLevel=0,
+                          autoExpandTextSpace=False)
         self.graph.getAxis("left").setWidth(AXIS_PX)
         self.graph.getAxis("bottom").setHeight(20)
         self._crosshair.setPen(pg.mkPen(self.theme["muted"], width=1))

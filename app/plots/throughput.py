@@ -29,7 +29,7 @@ class Throughput(StripView):
 
     def note(self, snapshot: Snapshot) -> str:
         shown = [kernel for kernel in snapshot.plans if snapshot.shown(kernel)]
-        return f"median of newest · {snapshot.series[shown[0]].provenance}" if shown else ""
+        return snapshot.series[shown[0]].provenance if shown else ""
 
     def summary(self) -> str:
         entries = [f"{name} {fmt.tflops(value)}" for name, value, _ in self._medians()]
