@@ -1,0 +1,190 @@
+"""The engine without a window: python -m engine doctor | devices | kernels | run | serve."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from queue import SimpleQueue
+from typing import Any
+
+import click
+import msgspec
+
+from engine.options import BadInput, default_workload, params_from, run_command, workload_from, workload_options
+from engine.protocol import Bye, Command, Configure, Event, Fault, Phase, Refused, Shutdown, Start
+from engine.results import Collector, Result, table
+from kernels.contract import Config, Device, KernelSpec, Workload
+
+SECONDS = 2.0
+FIRST = ("naive", "flash")  # without --kernel: these, and the peers that apply
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group(help=__doc__)
+def main() -> None:
+    pass
+
+
+@main.command()
+@as_json
+def doctor(as_json: bool) -> int:
+    """What this machine has and lacks, each with the exact remedy."""
+    from engine import doctor as doctor_
+
+    return doctor_.main(as_json)
+
+
+@main.command()
+@as_json
+def devices(as_json: bool) -> None:
+    """The devices that kernels can run on."""
+    from engine import devices as devices_
+    from engine.memory import text
+
+    found = devices_.find()
+    if as_json:
+        _print_json(found)
+        return
+    _print_table(
+        ("device", "name", "SMs or cores", "memory", "bandwidth"),
+        [(d.id, d.name, _or_na(d.sms), text(d.memory_bytes) if d.memory_bytes else "n/a", _bandwidth(d)) for d in found],
+    )
+
+
+@main.command()
+@as_json
+def kernels(as_json: bool) -> None:
+    """The kernels that exist, and what they take."""
+    from kernels.catalog import catalog
+
+    infos = [spec.info for spec in catalog().values()]
+    if as_json:
+        _print_json(infos)
+        return
+    _print_table(
+        ("kernel", "role", "passes", "parameters", "summary"),
+        [(i.id, i.role, ", ".join(i.passes), ", ".join(p.name for p in i.params) or "none", i.summary) for i in infos],
+    )
+
+
+@main.command()
+@click.option("--kernel", "kernel", metavar="ID[,ID...]", help="Left out: naive, flash and the peers that apply.")
+@click.option("--device", "device", metavar="ID", help="Left out: the first GPU, else the CPU.")
+@click.option("--seconds", type=click.FloatRange(0, 86400, min_open=True), default=SECONDS, show_default=True,
+              help="How long to measure, all kernels together, once they are ready.")
+@as_json
+@workload_options
+def run(kernel: str | None, device: str | None, seconds: float, as_json: bool, **options: Any) -> int:
+    """Run kernels side by side and print what was measured."""
+    from engine import devices as devices_
+    from kernels.catalog import catalog
+
+    found, known = devices_.find(), catalog()
+    where = _device(device, found)
+    workload = workload_from(options, default_workload(where))
+    names = _suited(known, workload, where) if kernel is None else tuple(name.strip() for name in kernel.split(","))
+    params = params_from(options, [known[name].info for name in names if name in known])
+    configure = Configure(generation=1, device=where.id, workload=workload, kernels=names, params=params)
+    results, faults = _measure([configure, Start(seconds=seconds)], found, known)
+    for fault in faults:
+        click.echo(f"{fault.message}. {fault.remedy}", err=True)
+    if as_json:
+        _print_json(results)
+    else:
+        _print_rich(table(results))
+    return 1 if faults or any(result.check and not result.check.ok for result in results) else 0
+
+
+@main.command()
+def serve() -> None:
+    """Take commands and send events as JSON lines on stdin and stdout."""
+    from engine.serve import serve as serve_
+
+    stdout = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints must not lie between the messages
+    serve_(os.fdopen(os.dup(sys.stdin.fileno()), "rb"), stdout)
+    stdout.close()
+    os._exit(0)  # the reader may wait for a line, the runner for a compile: neither can be ended otherwise
+
+
+def _measure(
+    commands: list[Command], found: tuple[Device, ...], known: Mapping[str, KernelSpec]
+) -> tuple[list[Result], list[Fault]]:
+    """Runs a session to the end of its run. Raises: BadInput where it refuses the commands."""
+    from engine.session import Session
+
+    events: SimpleQueue[Event] = SimpleQueue()
+    session = Session(events.put, devices=found, catalog=known, presets=(), telemetry_s=None)
+    for command in commands:
+        session.send(command)
+    threading.Thread(target=session.run, name="session", daemon=True).start()
+    collector, faults = Collector(), list[Fault]()
+    event: Event | None = None
+    try:
+        while not isinstance(event, Bye) and not (isinstance(event, Phase) and event.name == "idle"):
+            event = events.get()
+            collector.add(event)
+            if isinstance(event, Fault):
+                faults.append(event)
+            elif isinstance(event, Refused) and not event.kernel:
+                if faults:
+                    break
+                raise BadInput(event.reason)
+    finally:
+        session.send(Shutdown())
+        while not isinstance(event, Bye):
+            event = events.get()
+    return collector.results(), faults
+
+
+def _device(wanted: str | None, found: tuple[Device, ...]) -> Device:
+    from engine.planner import PlanError, find_device
+
+    if wanted is None:
+        return next((device for device in found if device.kind == "cuda"), found[-1])
+    try:
+        return find_device(wanted, found)
+    except PlanError as error:
+        raise BadInput(str(error)) from error
+
+
+def _suited(known: Mapping[str, KernelSpec], workload: Workload, device: Device) -> tuple[str, ...]:
+    from engine.planner import reasons
+
+    peers = [spec for spec in known.values() if spec.info.role == "peer"]
+    return (*FIRST, *(spec.id for spec in peers if not reasons(spec, workload, Config(), device)))
+
+
+def _print_json(value: Any) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+
+
+def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.table import Table
+
+    shown = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        shown.add_row(*row)
+    _print_rich(shown)
+
+
+def _print_rich(shown: Any) -> None:
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 140).print(shown)
+
+
+def _or_na(value: int | None) -> str:
+    return "n/a" if value is None else str(value)
+
+
+def _bandwidth(device: Device) -> str:
+    rate = device.bandwidth_bytes_per_s
+    return "n/a" if rate is None else f"{rate / 1e9:,.0f} GB/s ({device.bandwidth_provenance})"
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,267 @@
+"""What differs between a GPU and the host: clocks, streams, memory and faults. Imports torch: for the runner's thread alone."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
+
+import torch
+from msgspec.structs import replace
+
+from engine import memory
+from kernels import execute
+from kernels.contract import Config, Device, KernelSpec, Workload
+
+Tensors = dict[str, torch.Tensor]
+Run = Callable[[], Tensors]
+
+BURST_NS = 60_000_000     # how long a kernel has the device before the next one's turn
+SAMPLE_NS = 20_000_000    # of launches back to back between one pair of clock reads
+GRAPH_NS = 2_000_000      # of launches in one CUDA graph
+GRAPH_LAUNCHES = 200      # at most, so that capturing takes milliseconds
+
+
+class Unusable(RuntimeError):
+    """PyTorch cannot use a device; the text is one sentence, `remedy` another."""
+
+    def __init__(self, message: str, remedy: str) -> None:
+        super().__init__(message)
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Launches back to back between one pair of clock reads, and the time of each."""
+
+    launches: int
+    time_ns: float
+
+
+class Timer(Protocol):
+    """Times one kernel that is ready to run."""
+
+    def burst(self) -> list[Timing]:
+        """Runs the kernel for about BURST_NS, at least once."""
+
+
+class Machine(Protocol):
+    """A device as the runner uses it."""
+
+    place: str    # torch's name for it
+    source: str   # where its times come from
+
+    def bind(self, spec: KernelSpec, workload: Workload, config: Config, tensors: Tensors) -> Run:
+        """The kernel on these tensors. Raises: Refusal."""
+
+    def timer(self, run: Run) -> Timer:
+        """A timer, warmed up."""
+
+    def synchronize(self) -> None:
+        """Waits for what was launched."""
+
+    def trim(self) -> None:
+        """Gives memory that no tensor uses back to the device."""
+
+    def free_bytes(self) -> int:
+        """What could be allocated beside what is held."""
+
+    def reserved_bytes(self) -> int | None:
+        """What PyTorch's allocator holds; None where it keeps no account."""
+
+    def alive(self) -> bool:
+        """Whether the device still answers after an error."""
+
+    def out_of_memory(self, error: Exception) -> bool:
+        """Whether that is what the error means."""
+
+    def refine(self, device: Device) -> Device:
+        """The device with what PyTorch knows of it."""
+
+
+def open_machine(device: Device) -> Machine:
+    """The machine of a device. Raises: Unusable."""
+    return CudaMachine(device) if device.kind == "cuda" else HostMachine()
+
+
+class HostMachine:
+    """This computer's processor: kernels run from their schedules, peers by themselves."""
+
+    place = "cpu"
+    source = "host clock"
+
+    def bind(self, spec: KernelSpec, workload: Workload, config: Config, tensors: Tensors) -> Run:
+        return execute.bind(spec, workload, config, tensors) if spec.schedule else spec.launch(workload, config, tensors)
+
+    def timer(self, run: Run) -> Timer:
+        return HostTimer(run)
+
+    def synchronize(self) -> None:
+        """Nothing runs behind the caller's back."""
+
+    def trim(self) -> None:
+        """Freed memory is the system's at once."""
+
+    def free_bytes(self) -> int:
+        return memory.free_bytes(Device(id="cpu", kind="cpu", name=""), None)
+
+    def reserved_bytes(self) -> int | None:
+        return None
+
+    def alive(self) -> bool:
+        return True
+
+    def out_of_memory(self, error: Exception) -> bool:
+        return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+    def refine(self, device: Device) -> Device:
+        return device
+
+
+class HostTimer:
+    """Reads the host's clock around enough launches."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        once = self._time(1)
+        few = max(1, min(100, SAMPLE_NS // 4 // once))
+        self._count = max(1, SAMPLE_NS * few // self._time(few)) if few > 1 else 1
+
+    def _time(self, launches: int) -> int:
+        start = time.perf_counter_ns()
+        for _ in range(launches):
+            self._run()
+        return max(1, time.perf_counter_ns() - start)
+
+    def burst(self) -> list[Timing]:
+        timings: list[Timing] = []
+        end = time.perf_counter_ns() + BURST_NS
+        while not timings or time.perf_counter_ns() < end:
+            timings.append(Timing(self._count, self._time(self._count) / self._count))
+        return timings
+
+
+class CudaMachine:
+    """An NVIDIA GPU. All work of the thread goes to one stream of its own, so that any of it can be captured."""
+
+    source = "CUDA events"
+
+    def __init__(self, device: Device) -> None:
+        if not torch.cuda.is_available():
+            raise Unusable(f"PyTorch {torch.__version__} cannot use {device.id}", "`python -m engine doctor` says why.")
+        self._index = _torch_index(device)
+        self.place = f"cuda:{self._index}"
+        torch.cuda.set_device(self._index)
+        torch.cuda.set_stream(torch.cuda.Stream(self._index))  # type: ignore[no-untyped-call]  # PyTorch left it untyped
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+
+    def bind(self, spec: KernelSpec, workload: Workload, config: Config, tensors: Tensors) -> Run:
+        return spec.launch(workload, config, tensors)
+
+    def timer(self, run: Run) -> Timer:
+        return CudaTimer(run, self.trim)
+
+    def synchronize(self) -> None:
+        _mark().synchronize()
+
+    def trim(self) -> None:
+        torch.cuda.empty_cache()
+
+    def free_bytes(self) -> int:
+        free, _ = torch.cuda.mem_get_info(self._index)
+        return max(0, free + torch.cuda.memory_reserved(self._index) - torch.cuda.memory_allocated(self._index)
+                   - memory.SPARE_BYTES)
+
+    def reserved_bytes(self) -> int | None:
+        return torch.cuda.memory_reserved(self._index)
+
+    def alive(self) -> bool:
+        try:
+            torch.cuda.synchronize(self._index)
+        except RuntimeError:
+            return False
+        return True
+
+    def out_of_memory(self, error: Exception) -> bool:
+        return isinstance(error, torch.OutOfMemoryError)
+
+    def refine(self, device: Device) -> Device:
+        found = torch.cuda.get_device_properties(self._index)
+        return replace(
+            device, sms=found.multi_processor_count, capability=(found.major, found.minor),
+            sram_bytes_per_block=getattr(found, "shared_memory_per_block_optin", device.sram_bytes_per_block),
+            l2_bytes=found.L2_cache_size,
+            memory_bytes=device.memory_bytes or found.total_memory,
+        )
+
+
+def _torch_index(device: Device) -> int:
+    """CUDA's number of a device: NVML may count differently, so it is known by its UUID."""
+    for index in range(torch.cuda.device_count()):
+        if device.uuid and str(torch.cuda.get_device_properties(index).uuid) in device.uuid:
+            return index
+    number = int(device.id.partition(":")[2] or 0)
+    if device.uuid or number >= torch.cuda.device_count():
+        raise Unusable(f"PyTorch does not see {device.id} ({device.name})", "Look at CUDA_VISIBLE_DEVICES.")
+    return number
+
+
+def _mark() -> torch.cuda.Event:
+    """The time on the stream, now. Waiting for it neither spins nor holds the interpreter's lock."""
+    event = torch.cuda.Event(enable_timing=True, blocking=True)  # type: ignore[no-untyped-call]  # PyTorch left it untyped
+    event.record()
+    return event
+
+
+class CudaTimer:
+    """Reads CUDA events around replays of a graph of launches, or around plain launches where capture does not work."""
+
+    def __init__(self, run: Run, trim: Callable[[], None]) -> None:
+        once = self._time(run, 1)
+        estimate = self._time(run, max(1, min(50, int(GRAPH_NS / once))))
+        trim()
+        self._per_replay = max(1, min(GRAPH_LAUNCHES, math.ceil(GRAPH_NS / estimate)))
+        graph = _capture(run, self._per_replay)
+        self._graph = graph  # keeps the memory that the captured launches use
+        self._replay: Callable[[], object] = graph.replay if graph else run
+        self._per_replay = self._per_replay if graph else 1
+        self._replays = max(1, round(SAMPLE_NS / (estimate * self._per_replay)))
+        self._samples = max(1, round(BURST_NS / (estimate * self._per_replay * self._replays)))
+
+    def burst(self) -> list[Timing]:
+        marks = [_mark()]
+        for _ in range(self._samples):
+            for _ in range(self._replays):
+                self._replay()
+            marks.append(_mark())
+        marks[-1].synchronize()
+        launches = self._replays * self._per_replay
+        return [Timing(launches, start.elapsed_time(end) * 1e6 / launches) for start, end in pairwise(marks)]
+
+    def _time(self, run: Run, launches: int) -> float:
+        start = _mark()
+        for _ in range(launches):
+            run()
+        end = _mark()
+        end.synchronize()
+        return float(max(start.elapsed_time(end) * 1e6 / launches, 100.0))
+
+
+def _capture(run: Run, launches: int) -> torch.cuda.CUDAGraph | None:
+    """A graph of so many launches; None where one of them cannot be captured."""
+    graph = torch.cuda.CUDAGraph()
+    try:
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
+            for _ in range(launches):
+                run()
+        finally:
+            graph.capture_end()
+    except RuntimeError:
+        torch.cuda.synchronize()
+        return None
+    return graph

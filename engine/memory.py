@@ -1,0 +1,109 @@
+"""Who will own the device's memory: predicted from operands before a run, without torch.
+
+A run keeps one set of inputs that all kernels share, and beside it each kernel's own outputs and scratch; the check of a
+kernel takes a chunk of float64 on top. On a GPU the caching allocator rounds: blocks up to 1 MiB live in segments of 2 MiB,
+those below 10 MiB in segments of 20 MiB, larger ones in segments of their own, rounded up to 2 MiB.
+Source: PyTorch, c10/core/AllocatorConfig.h (kSmallSize, kMinLargeAlloc, kRoundLarge).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import psutil
+
+from engine.protocol import DeviceSample
+from kernels.contract import Device, Operand, Workload
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+CHECK_ROWS = 64              # query rows a head that the check of a live run compares
+CHECK_CHUNK_BYTES = 64 * MIB  # of float64 that the check holds at once, where one head needs no more
+CONTEXT_BYTES = 600 * MIB    # a CUDA context with its kernels loaded, outside torch's allocator. Source: NVML, on an H200
+SPARE_BYTES = 256 * MIB      # left free on a GPU for what other programs take meanwhile
+WORKSPACE_BYTES = 32 * MIB   # cuBLAS's workspace on Hopper, the largest. Source: PyTorch, CUBLAS_WORKSPACE_CONFIG
+CPU_HEADROOM = 0.1           # share of RAM left to the rest of the machine
+
+
+def inputs_of(operands: Iterable[Operand]) -> list[Operand]:
+    """The operands that all kernels share."""
+    return [operand for operand in operands if operand.role == "input"]
+
+
+def owned(operands: Iterable[Operand]) -> list[Operand]:
+    """The operands that a kernel needs for itself: outputs, and scratch that lies in HBM."""
+    return [operand for operand in operands if operand.role != "input" and operand.materialised]
+
+
+def peak_bytes(device: Device, workload: Workload, kernels: Sequence[Sequence[Operand]]) -> int:
+    """The predicted peak of a run of kernels with these operands: on a GPU what torch reserves, on a CPU what is allocated."""
+    shared = {operand.name: operand.bytes for operands in kernels for operand in inputs_of(operands)}
+    own = [operand.bytes for operands in kernels for operand in owned(operands)]
+    if device.kind == "cpu":
+        return sum(shared.values()) + sum(own) + check_bytes(workload)
+    return reserved([sum(shared.values()), *own]) + reserved([check_bytes(workload)]) + WORKSPACE_BYTES
+
+
+def reserved(sizes: Iterable[int]) -> int:
+    """What the caching allocator reserves for blocks of these sizes."""
+    small = middle = large = 0
+    for size in sizes:
+        rounded = -(-size // 512) * 512
+        if rounded <= MIB:
+            small += rounded
+        elif rounded < 10 * MIB:
+            middle += rounded
+        else:
+            large += -(-rounded // (2 * MIB)) * 2 * MIB
+    return -(-small // (2 * MIB)) * 2 * MIB + -(-middle // (20 * MIB)) * 20 * MIB + large
+
+
+def check_chunk(workload: Workload) -> tuple[int, int]:
+    """(sequences, KV heads) that the check compares at once, so that its float64 stays within CHECK_CHUNK_BYTES if it can."""
+    heads = min(workload.kv_heads, max(1, CHECK_CHUNK_BYTES // _check_head_bytes(workload)))
+    if heads < workload.kv_heads:
+        return 1, heads
+    return min(workload.batch, max(1, CHECK_CHUNK_BYTES // (_check_head_bytes(workload) * heads))), heads
+
+
+def check_bytes(workload: Workload) -> int:
+    """float64 that the check of one kernel holds at once."""
+    sequences, heads = check_chunk(workload)
+    return sequences * heads * _check_head_bytes(workload)
+
+
+def _check_head_bytes(workload: Workload) -> int:
+    """For one KV head: Q whole, K and V repeated for the group; before that their copies, after it some [rows, N_kv]."""
+    w = workload
+    queries = w.group * w.seq * w.head_dim * (1 if w.pass_ == "forward" else 2)
+    keys = w.keys * w.head_dim
+    scores = w.group * min(CHECK_ROWS, w.seq) * w.keys * (3 if w.pass_ == "forward" else 4)
+    return 8 * (queries + 2 * w.group * keys + max(2 * keys, scores))
+
+
+def free_bytes(device: Device, sample: DeviceSample | None) -> int:
+    """What a run may take on a device where this process holds nothing yet. `sample` is the device's newest."""
+    if device.kind == "cpu":
+        ram = psutil.virtual_memory()
+        return max(0, int(ram.available - CPU_HEADROOM * ram.total))
+    total = sample.memory_total_bytes if sample and sample.memory_total_bytes else device.memory_bytes or 0
+    used = sample.memory_used_bytes if sample and sample.memory_used_bytes else 0
+    return max(0, total - used - CONTEXT_BYTES - SPARE_BYTES)
+
+
+def longest(fits: Callable[[int], bool], most: int) -> int | None:
+    """The largest n up to `most` that fits, by bisection; None where `most` itself fits, 0 where nothing does."""
+    if fits(most):
+        return None
+    low, high = 0, most
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def text(size: int) -> str:
+    """Bytes in a sentence: three digits, in KiB, MiB or GiB."""
+    unit, name = (GIB, "GiB") if size >= GIB else (MIB, "MiB") if size >= MIB else (KIB, "KiB")
+    value = size / unit
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {name}"

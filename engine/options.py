@@ -1,0 +1,156 @@
+"""The command line's workload: one option for each field, `--set` for whatever else, and what a device begins with.
+
+Shared by `python -m engine` and `python -m app`: click, msgspec and pure data only.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
+
+import click
+from msgspec.structs import replace
+
+from kernels.contract import AttentionWorkload, Device, Field, KernelInfo, Workload, fields_of
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FIELDS = {field.name: field for field in fields_of(AttentionWorkload)}
+INTERRUPTED = 130
+_ATTRIBUTES = dict(zip(AttentionWorkload.__struct_encode_fields__, AttentionWorkload.__struct_fields__, strict=True))
+
+
+class BadInput(click.ClickException):
+    """What was typed cannot be done; the text is one sentence that says what to change."""
+
+    exit_code = 2
+
+
+def workload_options(command: F) -> F:
+    """Adds an option for every field of the workload, and `--set NAME=VALUE`. The command takes them as `**options`."""
+    setting = click.option(
+        "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any workload field or kernel parameter, as block_m=64."
+    )
+    command = setting(command)
+    for field in reversed(FIELDS.values()):
+        command = _option(field)(command)
+    return command
+
+
+def _option(field: Field) -> Callable[[F], F]:
+    flag, shown = field.name.replace("_", "-"), ", ".join(part for part in (field.title, field.help) if part)
+    if field.kind == "bool":
+        return click.option(f"--{flag}/--no-{flag}", field.name, default=None, help=shown)
+    kind = click.Choice(field.choices) if field.kind == "choice" else click.IntRange(field.lo, field.hi)
+    return click.option(f"--{flag}", field.name, type=kind, default=None, help=shown)
+
+
+def workload_from(options: Mapping[str, Any], base: Workload | None = None) -> Workload:
+    """The workload that the options describe; what they leave out is as in `base`.
+
+    Query heads given alone keep multi-head attention: the KV heads follow.
+
+    Raises:
+        BadInput: a value that its field does not take, or fields that do not go together.
+    """
+    base = base or AttentionWorkload()
+    given = {name: options[name] for name in FIELDS if options.get(name) is not None}
+    for name, value in _settings(options):
+        if name in FIELDS:
+            given[name] = _value(FIELDS[name], value)
+    if "heads" in given and "kv_heads" not in given and base.group == 1:
+        given["kv_heads"] = given["heads"]
+    try:
+        return replace(base, **{_ATTRIBUTES[name]: value for name, value in given.items()})
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+
+
+def params_from(options: Mapping[str, Any], kernels: Iterable[KernelInfo]) -> dict[str, dict[str, int]]:
+    """What `--set` gives to kernels: kernel -> parameter -> value, for each of `kernels` that has the parameter.
+
+    Raises:
+        BadInput: a name that is neither a field nor a parameter of one of the kernels, or a value that is no whole number.
+    """
+    infos = list(kernels)
+    params: dict[str, dict[str, int]] = {}
+    for name, value in _settings(options):
+        if name in FIELDS:
+            continue
+        takers = [info.id for info in infos if any(param.name == name for param in info.params)]
+        if not takers:
+            known = dict.fromkeys([*FIELDS, *(param.name for info in infos for param in info.params)])
+            raise BadInput(f"--set {name}: no such field or kernel parameter; there are {', '.join(known)}")
+        for kernel in takers:
+            params.setdefault(kernel, {})[name] = _whole(name, value)
+    return params
+
+
+def _settings(options: Mapping[str, Any]) -> list[tuple[str, str]]:
+    pairs = []
+    for setting in options.get("settings") or ():
+        name, equals, value = setting.partition("=")
+        if not (equals and name.strip()):
+            raise BadInput(f"--set {setting!r} is not NAME=VALUE: write for example --set block_m=64")
+        pairs.append((name.strip().replace("-", "_"), value.strip()))
+    return pairs
+
+
+def _value(field: Field, text: str) -> int | str | bool:
+    if field.kind == "choice":
+        if text not in field.choices:
+            raise BadInput(f"{field.name} cannot be {text!r}: choose {', '.join(field.choices)}")
+        return text
+    if field.kind == "bool":
+        if text.lower() not in ("true", "false", "1", "0"):
+            raise BadInput(f"{field.name} cannot be {text!r}: choose true or false")
+        return text.lower() in ("true", "1")
+    value = _whole(field.name, text)
+    if not (field.lo or 0) <= value <= (field.hi or value):
+        raise BadInput(f"{field.name} {value} is out of range: choose from {field.lo} to {field.hi}")
+    return value
+
+
+def _whole(name: str, text: str) -> int:
+    if not (text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 20):
+        raise BadInput(f"{name} cannot be {text!r}: give a whole number")
+    return int(text)
+
+
+def default_workload(device: Device) -> Workload:
+    """A shape that fits the device and whose naive launch takes a fraction of a second there."""
+    if device.kind == "cpu":
+        return AttentionWorkload(batch=1, heads=8, kv_heads=8, seq=1024, head_dim=64, dtype="float32")
+    workload = AttentionWorkload(batch=4, heads=16, kv_heads=16, seq=4096, head_dim=128, dtype="bfloat16")
+    if device.capability and device.capability < (8, 0):
+        workload = replace(workload, dtype="float16")
+    while device.memory_bytes and 4 * _square_bytes(workload) > device.memory_bytes and workload.seq > 256:
+        workload = replace(workload, seq=workload.seq // 2)
+    return workload
+
+
+def _square_bytes(workload: Workload) -> int:
+    """S, which naive writes."""
+    return workload.batch * workload.heads * workload.seq * workload.keys * workload.itemsize
+
+
+def run_command(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs a command line to its end and leaves the process: bad input is one sentence and exit 2, Ctrl-C is exit 130."""
+    try:
+        code = command.main(args=arguments, standalone_mode=False) or 0
+    except click.ClickException as error:
+        click.echo(error.format_message(), err=True)
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has left: nothing more can be said
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(thread.name == "runner" for thread in threading.enumerate()):
+        os._exit(code)  # it is left behind in a compile or a launch; torch aborts where the interpreter ends under it
+    sys.exit(code)

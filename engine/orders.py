@@ -1,0 +1,62 @@
+"""What the session asks of the runner, and how the runner reports on it. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from msgspec.structs import replace
+
+from engine.protocol import Event, KernelPlan, Phase, PhaseName
+from kernels.contract import Device, Workload
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """What a Configure asked for, planned."""
+
+    generation: int
+    device: Device
+    workload: Workload
+    plans: tuple[KernelPlan, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Order:
+    """What to do now: measure a job (for `seconds`), hold it ready (not `running`), or let go of everything (no job)."""
+
+    job: Job | None = None
+    running: bool = False
+    seconds: float | None = None
+    last: bool = False
+
+
+Post = Callable[[Order, Event], None]
+
+
+class Replaced(Exception):
+    """There is a newer order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A job being carried out for an order. What is posted goes to the session, which knows whether it is still wanted."""
+
+    order: Order
+    job: Job
+    current: Callable[[], Order]
+    send: Post
+    clock: Callable[[], int]
+
+    def look(self) -> None:
+        """Raises: Replaced where there is a newer order. Called between any two things that cannot be interrupted."""
+        if self.current() is not self.order:
+            raise Replaced
+
+    def post(self, event: Event) -> None:
+        """Reports, at the time of now unless the event has one."""
+        self.send(self.order, event if event.t_ns else replace(event, t_ns=self.clock()))
+
+    def phase(self, name: PhaseName, kernel: str = "", done: int = 0, total: int = 0) -> None:
+        """Reports what is being done."""
+        self.post(Phase(generation=self.job.generation, name=name, kernel=kernel, done=done, total=total))

@@ -1,0 +1,137 @@
+"""From a Configure to a plan: which kernels run, how, at what cost, in how much memory. Answers without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from msgspec.structs import replace
+
+from engine import memory
+from engine.protocol import Configure, KernelPlan, Planned
+from kernels import tuned
+from kernels.contract import Config, Device, KernelSpec, Workload, fields_of
+
+Catalog = Mapping[str, KernelSpec]
+
+
+class PlanError(ValueError):
+    """A Configure that cannot be planned; the text is one sentence that says what to change."""
+
+
+def plan(
+    configure: Configure, devices: Sequence[Device], catalog: Catalog, available: Callable[[Device], int]
+) -> Planned:
+    """A plan for every chosen kernel, those that cannot run with the reason why.
+
+    Args:
+        available: device -> bytes that a run may take there.
+
+    Raises:
+        PlanError: an unknown device, kernel or parameter, or a parameter's value that is none of its choices.
+    """
+    device = find_device(configure.device, devices)
+    specs = find_kernels(configure.kernels, catalog)
+    find_kernels(configure.params, catalog, least=0)
+    workload, free = configure.workload, available(device)
+    plans = [_plan(spec, workload, device, configure.params.get(spec.id, {}), free) for spec in specs]
+    plans, peak = _fit_together(plans, workload, device, catalog, free)
+    return Planned(
+        generation=configure.generation, device=device.id, workload=workload, plans=tuple(plans),
+        peak_memory_bytes=peak, memory_bytes=free,
+    )
+
+
+def find_device(wanted: str, devices: Sequence[Device]) -> Device:
+    """The device of that id. Raises: PlanError, naming those that are here."""
+    for device in devices:
+        if device.id == wanted:
+            return device
+    raise PlanError(f"there is no device {wanted!r} here: choose {_listed(device.id for device in devices)}")
+
+
+def find_kernels(wanted: Iterable[str], catalog: Catalog, least: int = 1) -> list[KernelSpec]:
+    """These kernels, each once, in the order given. Raises: PlanError, naming those that exist."""
+    chosen = list(dict.fromkeys(wanted))
+    for name in chosen:
+        if name not in catalog:
+            raise PlanError(f"there is no kernel {name!r}: choose from {_listed(catalog)}")
+    if len(chosen) < least:
+        raise PlanError(f"no kernel is chosen: choose at least one of {_listed(catalog)}")
+    return [catalog[name] for name in chosen]
+
+
+def configured(spec: KernelSpec, workload: Workload, device: Device, params: Mapping[str, int]) -> Config:
+    """The kernel's own configuration with `params` in place of its choices. Raises: PlanError."""
+    known = {param.name: param for param in spec.info.params}
+    for name, value in params.items():
+        if name not in known:
+            has = f"it has {_listed(known)}" if known else "it has none"
+            raise PlanError(f"{spec.info.title} has no parameter {name!r}: {has}")
+        if value not in known[name].choices:
+            raise PlanError(f"{name} of {spec.info.title} cannot be {value}: choose {_listed(map(str, known[name].choices))}")
+    config = spec.configure(workload, device)
+    if all(config.params.get(name) == value for name, value in params.items()):
+        return config
+    config = Config(params={**config.params, **params})
+    return tuned.with_resources(config, spec.compilations(workload, config), device)
+
+
+def reasons(spec: KernelSpec, workload: Workload, config: Config, device: Device) -> list[str]:
+    """Why the kernel cannot run this workload here, memory apart: sentences, empty where it can."""
+    found = []
+    if workload.pass_ not in spec.info.passes:
+        found.append(f"{spec.info.title} has no {workload.pass_} pass: choose {_listed(spec.info.passes)}, or another kernel")
+    if workload.dtype not in spec.info.dtypes:
+        found.append(f"{spec.info.title} does not take {workload.dtype}: choose {_listed(spec.info.dtypes)}")
+    return found or spec.constraints(workload, config, device)
+
+
+def _plan(spec: KernelSpec, workload: Workload, device: Device, params: Mapping[str, int], free: int) -> KernelPlan:
+    config = configured(spec, workload, device, params)
+
+    def needed(seq: int) -> int:
+        shape = replace(workload, seq=seq)
+        return memory.peak_bytes(device, shape, [spec.operands(shape)])
+
+    most = next(field.hi for field in fields_of(type(workload)) if field.name == "seq")
+    longest = memory.longest(lambda seq: needed(seq) <= free, most or workload.seq)
+    refused = "; ".join(reasons(spec, workload, config, device))
+    supported = workload.pass_ in spec.info.passes
+    if not refused and needed(workload.seq) > free:
+        refused = _too_large(spec, workload, device, free, longest or 0)
+    return KernelPlan(
+        kernel=spec.id, config=config, cost=spec.cost(workload, config),
+        schedule=spec.schedule(workload, config) if spec.schedule and supported else None,
+        peak_memory_bytes=needed(workload.seq), longest_seq=longest, refused=refused or None,
+    )
+
+
+def _too_large(spec: KernelSpec, workload: Workload, device: Device, free: int, longest: int) -> str:
+    operands = spec.operands(workload)
+    peak = memory.peak_bytes(device, workload, [operands])
+    scratch = [operand for operand in memory.owned(operands) if operand.role == "scratch"]
+    held = sum(operand.bytes for operand in scratch)
+    of_it = f", of it {memory.text(held)} for {_listed((o.name for o in scratch), 'and')}" if 2 * held > peak else ""
+    remedy = f"choose a sequence of at most {longest:,}" if longest else "choose a smaller batch or fewer heads"
+    return f"{spec.info.title} needs {memory.text(peak)}{of_it}; {memory.text(free)} are free on {device.id}: {remedy}"
+
+
+def _fit_together(
+    plans: list[KernelPlan], workload: Workload, device: Device, catalog: Catalog, free: int
+) -> tuple[list[KernelPlan], int]:
+    """Refuses the largest kernel as long as those that would fit alone do not fit side by side; the plans, and their peak."""
+    while True:
+        running = [plan for plan in plans if not plan.refused]
+        operands = [catalog[plan.kernel].operands(workload) for plan in running]
+        peak = memory.peak_bytes(device, workload, operands) if running else 0
+        if peak <= free:
+            return plans, peak
+        largest = max(running, key=lambda plan: plan.peak_memory_bytes)
+        reason = (f"{catalog[largest.kernel].info.title} does not fit beside the other kernels: together they need "
+                  f"{memory.text(peak)} and {memory.text(free)} are free on {device.id}: choose fewer, or a shorter sequence")
+        plans = [replace(plan, refused=reason) if plan is largest else plan for plan in plans]
+
+
+def _listed(names: Iterable[str], last: str = "or") -> str:
+    items = list(names)
+    return " ".join([", ".join(items[:-1]), last, items[-1]]) if len(items) > 1 else "".join(items)

@@ -1,0 +1,103 @@
+"""The one thread that touches torch and CUDA. It obeys the newest order; torch is imported with the first.
+
+A compile or a launch cannot be interrupted, so the thread is a daemon: one that hangs is left behind.
+"""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from engine.orders import Order, Post, Replaced, Task
+from engine.protocol import Fault
+from kernels.contract import Device, KernelSpec
+
+if TYPE_CHECKING:
+    from engine.workbench import Workbench
+
+
+class Runner:
+    """Hands each order to the workbench of its device, and says what broke where no kernel is to blame."""
+
+    def __init__(self, catalog: Mapping[str, KernelSpec], post: Post, clock: Callable[[], int]) -> None:
+        self._catalog, self._post, self._clock = catalog, post, clock
+        self._changed = threading.Condition()
+        self._order = Order()
+        self._thread: threading.Thread | None = None
+        self._bench: Workbench | None = None
+
+    def give(self, order: Order) -> None:
+        """Replaces the order. Never blocks."""
+        with self._changed:
+            self._order = order
+            if self._thread is None and order.job is not None:
+                self._thread = threading.Thread(target=self._work, args=(order,), name="runner", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def join(self, timeout_s: float) -> bool:
+        """Waits for the thread after the last order; whether it has ended."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return self._thread is None or not self._thread.is_alive()
+
+    def budget(self, device: Device) -> int | None:
+        """Bytes that a run may take on a device, what it holds now included; None where it holds nothing there."""
+        bench = self._bench
+        return bench.budget if bench is not None and bench.device.id == device.id else None
+
+    def _work(self, order: Order) -> None:
+        while not order.last:
+            try:
+                self._obey(order)
+            except Replaced:
+                pass
+            except Exception as error:
+                if not self._survives(order, error):
+                    return
+            with self._changed:
+                while self._order is order:
+                    self._changed.wait()
+                order = self._order
+        self._clear()
+
+    def _obey(self, order: Order) -> None:
+        if order.job is None:
+            self._clear()
+        elif order.running:
+            task = Task(order, order.job, lambda: self._order, self._post, self._clock)
+            self._bench_for(task).run(task)
+            self._clear()
+            task.phase("idle")
+
+    def _bench_for(self, task: Task) -> Workbench:
+        """The workbench of the task's device; that of another device is cleared away. Raises: Unusable."""
+        if self._bench is None or self._bench.device.id != task.job.device.id:
+            self._clear()
+            self._bench = None
+            task.phase("importing")
+            from engine.workbench import Workbench
+
+            self._bench = Workbench(task, self._catalog)
+        return self._bench
+
+    def _clear(self) -> None:
+        if self._bench is not None:
+            self._bench.clear()
+
+    def _survives(self, order: Order, error: Exception) -> bool:
+        """Tells of an error; False where the device is lost to this process."""
+        lost = self._bench is not None and not self._bench.machine.alive()
+        remedy = getattr(error, "remedy", "Try another shape; the details say where it broke.")
+        if lost:
+            remedy = "Restart the engine: after such an error this process cannot use the GPU again. What was measured is kept."
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        details = "".join(traceback.format_exception(error))
+        self._post(order, Fault(t_ns=self._clock(), message=lines[0], remedy=remedy, details=details, fatal=lost))
+        if lost or order.job is None:
+            return not lost
+        self._clear()
+        Task(order, order.job, lambda: self._order, self._post, self._clock).phase("idle")
+        return True

@@ -1,0 +1,280 @@
+"""The loop between a front end and the runner: commands in, events out. Never blocks on torch, knows no Qt and no sockets.
+
+Everything that happens arrives in one queue, the commands and what the runner reports, so that one thread alone decides
+what is still wanted: an event that belongs to an order or a job that was replaced is dropped here.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from engine import memory, planner
+from engine.orders import Job, Order
+from engine.protocol import (
+    Bye,
+    Checked,
+    Command,
+    Configure,
+    DeviceFound,
+    DeviceSample,
+    Event,
+    Fault,
+    Hello,
+    MemorySample,
+    Pause,
+    Phase,
+    PhaseName,
+    Preset,
+    Refused,
+    Shutdown,
+    Start,
+    Stop,
+)
+from engine.runner import Runner
+from kernels.contract import AttentionWorkload, Device, KernelSpec, fields_of
+
+TELEMETRY_S = 0.2      # between two samples of the device's counters
+GOODBYE_S = 0.4        # that the runner is given to end by itself
+PACKAGES = ("torch", "triton", "numpy", "msgspec")
+
+
+class Sampler(Protocol):
+    """Reads a device's counters."""
+
+    def sample(self, t_ns: int) -> DeviceSample:
+        """The counters now. Blocking but quick."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    order: Order
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class _Rejected:
+    reason: str
+
+
+class Session:
+    """One conversation with a front end.
+
+    Args:
+        emit: takes every event, in order, called from the thread that runs `run`.
+        catalog, devices, presets, sampler: what there is; left out, what this machine has.
+        telemetry_s: seconds between two samples of the device's counters; None: no samples.
+    """
+
+    def __init__(
+        self, emit: Callable[[Event], None], *, catalog: Mapping[str, KernelSpec] | None = None,
+        devices: Sequence[Device] | None = None, presets: Sequence[Preset] | None = None,
+        sampler: Callable[[Device], Sampler] | None = None, telemetry_s: float | None = TELEMETRY_S,
+    ) -> None:
+        self._emit_event = emit
+        self._given = (catalog, devices, presets, sampler)
+        self._telemetry_s = telemetry_s
+        self._inbox: SimpleQueue[Command | _Report | _Rejected] = SimpleQueue()
+        self._began = time.perf_counter_ns()
+        self._generation = 0
+        self._job: Job | None = None
+        self._order = Order()
+        self._lost = False
+        self._sampler: tuple[Device, Sampler] | None = None
+        self.left_behind = False  # after `run`: the runner hangs in a compile or a launch, and only the process's end ends it
+
+    def send(self, command: Command) -> None:
+        """Takes a command, from any thread; never blocks."""
+        self._inbox.put(command)
+
+    def reject(self, reason: str) -> None:
+        """Answers what was no command with Refused, in its turn; from any thread."""
+        self._inbox.put(_Rejected(reason))
+
+    def run(self) -> None:
+        """Serves until Shutdown. Emits Hello first and Bye last."""
+        try:
+            self._open()
+        except Exception as error:
+            self._fault(error, "Run `python -m engine doctor` for what is missing.", fatal=True)
+            self._emit(Bye(reason="the engine could not start"))
+            return
+        try:
+            self._serve()
+        finally:
+            self._runner.give(Order(last=True))
+            self.left_behind = not self._runner.join(GOODBYE_S)
+        self._emit(Bye(reason="shut down"))
+
+    def _serve(self) -> None:
+        next_sample = time.monotonic()
+        while not isinstance(message := self._next(next_sample), Shutdown):
+            try:
+                self._handle(message)
+            except Exception as error:
+                self._fault(error, "Choose something else, or restart the engine.")
+            if self._telemetry_s is not None and time.monotonic() >= next_sample:
+                next_sample = time.monotonic() + self._telemetry_s
+                self._sample()
+
+    def _open(self) -> None:
+        from engine import devices, presets, telemetry
+        from kernels.catalog import catalog
+
+        known, found, models, sampler = self._given
+        self._catalog = catalog() if known is None else known
+        self._devices = list(devices.find() if found is None else found)
+        self._make_sampler: Callable[[Device], Sampler] = sampler or telemetry.Sampler
+        self._runner = Runner(self._catalog, lambda order, event: self._inbox.put(_Report(order, event)), self._clock)
+        self._emit(Hello(
+            host=platform.node(), software=_software(self._devices), devices=tuple(self._devices),
+            kernels=tuple(spec.info for spec in self._catalog.values()), fields=fields_of(AttentionWorkload),
+            presets=tuple(presets.load() if models is None else models),
+        ))
+        if self._devices:
+            self._watch(self._devices[0])
+
+    def _next(self, next_sample: float) -> Command | _Report | _Rejected | None:
+        """The next message; None where it is time for a sample before one came."""
+        try:
+            if self._telemetry_s is None:
+                return self._inbox.get()
+            return self._inbox.get(timeout=max(0.0, next_sample - time.monotonic()))
+        except Empty:
+            return None
+
+    def _handle(self, message: Command | _Report | _Rejected | None) -> None:
+        match message:
+            case _Report(order, event):
+                self._report(order, event)
+            case _Rejected(reason):
+                self._refuse(reason)
+            case Configure():
+                self._configure(message)
+            case Start(seconds=seconds):
+                self._start(seconds)
+            case Pause():
+                self._pause()
+            case Stop():
+                self._give(Order())
+                self._phase("idle")
+
+    def _configure(self, command: Configure) -> None:
+        try:
+            planned = planner.plan(command, self._devices, self._catalog, self._available)
+        except planner.PlanError as error:
+            self._emit(Refused(generation=command.generation, reason=str(error)))
+            return
+        device = planner.find_device(command.device, self._devices)
+        self._generation = command.generation
+        self._job = Job(command.generation, device, command.workload, planned.plans)
+        self._emit(planned)
+        self._watch(device)
+        if self._order.running:
+            self._give(Order(self._job, True, self._order.seconds))
+
+    def _start(self, seconds: float | None) -> None:
+        if self._lost:
+            self._emit(Fault(message="The engine has lost its device", remedy="Restart the engine.", fatal=True))
+        elif self._job is None:
+            self._refuse("nothing is configured: send Configure before Start")
+        elif seconds is not None and not 0 < seconds < 1e6:
+            self._refuse(f"seconds {seconds:g} is out of range: give more than 0 and less than a million")
+        else:
+            self._give(Order(self._job, True, seconds))
+
+    def _pause(self) -> None:
+        if self._order.running:
+            self._give(Order(self._order.job))
+        self._phase("paused" if self._order.job else "idle")
+
+    def _give(self, order: Order) -> None:
+        self._order = order
+        self._runner.give(order)
+
+    def _report(self, order: Order, event: Event) -> None:
+        """Progress and samples are wanted of the very order; what was found out about a job, as long as that is the job."""
+        match event:
+            case DeviceFound(device=device):
+                self._devices = [device if known.id == device.id else known for known in self._devices]
+            case Fault(fatal=True):
+                self._lost, self._order = True, Order()
+                self._emit(event)
+                self._phase("idle")
+                return
+            case Checked() | Refused() | MemorySample() | Fault():
+                if order.job is not self._order.job:
+                    return
+            case _ if order is not self._order:
+                return
+            case Phase(name="idle") if order.seconds is not None:
+                self._order = Order()  # its time is over
+        self._emit(event)
+
+    def _available(self, device: Device) -> int:
+        """Bytes that a run may take on a device."""
+        budget = self._runner.budget(device)
+        if budget is not None:
+            return budget
+        self._watch(device)
+        sample = self._sampler[1].sample(self._clock()) if self._sampler and device.kind != "cpu" else None
+        return memory.free_bytes(device, sample)
+
+    def _watch(self, device: Device) -> None:
+        """Samples that device from now on."""
+        if self._telemetry_s is None or (self._sampler and self._sampler[0].id == device.id):
+            return
+        try:
+            self._sampler = (device, self._make_sampler(device))
+        except Exception as error:
+            self._blind(error)
+
+    def _sample(self) -> None:
+        if self._sampler is not None:
+            try:
+                self._emit(self._sampler[1].sample(self._clock()))
+            except Exception as error:
+                self._blind(error)
+
+    def _blind(self, error: Exception) -> None:
+        self._sampler, self._telemetry_s = None, None
+        self._fault(error, "The device's counters are not read any more; everything else goes on.")
+
+    def _phase(self, name: PhaseName) -> None:
+        self._emit(Phase(generation=self._generation, name=name))
+
+    def _refuse(self, reason: str) -> None:
+        self._emit(Refused(generation=self._generation, reason=reason))
+
+    def _fault(self, error: Exception, remedy: str, *, fatal: bool = False) -> None:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        details = "".join(traceback.format_exception(error))
+        self._emit(Fault(message=lines[0], remedy=remedy, details=details, fatal=fatal))
+
+    def _emit(self, event: Event) -> None:
+        self._emit_event(event if event.t_ns else replace(event, t_ns=self._clock()))
+
+    def _clock(self) -> int:
+        """Nanoseconds since the session began, never 0."""
+        return time.perf_counter_ns() - self._began + 1
+
+
+def _software(devices: Sequence[Device]) -> dict[str, str]:
+    """Versions as installed, without importing anything."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    drivers = [device.driver for device in devices if device.driver]
+    return found | ({"driver": drivers[0]} if drivers else {})
+
