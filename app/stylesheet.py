@@ -22,6 +22,7 @@ QLabel[role="value"] { font-family: $mono; }
 QLabel[role="muted"] { color: $muted; }
 QLabel[role="warning"] { color: $warning; }
 QFrame[role="panel"] { background: $panel; border: 1px solid $border; border-radius: 4px; }
+QWidget[role="plot"] { background: $panel; }
 QToolTip { background: $raised; color: $text; border: 1px solid $edge; padding: 4px; }
 QScrollArea, QAbstractScrollArea { background: transparent; border: none; }
 QScrollArea > QWidget > QWidget { background: transparent; }

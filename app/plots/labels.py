@@ -48,11 +48,16 @@ class EndLabels(QWidget):
         super().__init__()
         self._theme, self._extent = theme, extent
         self._labels: list[EndLabel] = []
+        self._most = 0.0
         self.setFixedWidth(NOW)
+        self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
 
     def show_labels(self, theme: Theme, labels: Sequence[EndLabel], most: float) -> None:
         """Draws `labels`, as wide as they need but not above `most` pixels."""
-        self._theme, self._labels = theme, sorted(labels, key=lambda label: label.at)
+        labels = sorted(labels, key=lambda label: label.at)
+        if theme is self._theme and labels == self._labels and most == self._most:
+            return
+        self._theme, self._labels, self._most = theme, labels, most
         width = round(min(most, self._needed()))
         if width > self.minimumWidth() or width < self.minimumWidth() - 24:  # a digit more or less moves nothing
             self.setFixedWidth(width)
@@ -65,6 +70,7 @@ class EndLabels(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: ARG002, N802
         painter = QPainter(self)
+        painter.fillRect(self.rect(), self._theme["panel"])
         top, bottom = self._extent()
         wanted = [top + label.at * (bottom - top) for label in self._labels]
         places = spread_out(wanted, PITCH, top + PITCH / 2 - 4, bottom - PITCH / 2 + 4)

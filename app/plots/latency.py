@@ -32,7 +32,8 @@ class Latency(PlotView):
     def _row(self, snapshot: Snapshot, kernel: str, stats: Stats) -> Row:
         return Row(
             name=snapshot.title(kernel), mark=self.theme.mark(snapshot.index(kernel), snapshot.series[kernel].provenance),
-            value=f"{fmt.time_ns(stats.p50)} {fmt.spread(*stats[:3])}", spread=stats[:3],
+            value=f"{fmt.time_ns(stats.p50)} {fmt.spread(*stats[:3])}",
+            spread=(shown(stats.p20), shown(stats.p50), shown(stats.p80)),
             tip=f"p20 {fmt.exact(stats.p20)} ns\np50 {fmt.exact(stats.p50)} ns\np80 {fmt.exact(stats.p80)} ns\n"
                 f"{fmt.plural(stats.n, 'sample')}, {snapshot.series[kernel].source}",
         )
@@ -54,6 +55,11 @@ def measured(snapshot: Snapshot) -> list[tuple[str, Stats]]:
     """The chosen kernels that have samples of this generation and whose check did not fail, fastest first."""
     found = [(kernel, stats) for kernel in snapshot.plans if (stats := snapshot.shown(kernel)) is not None]
     return sorted(found, key=lambda entry: entry[1].p50)
+
+
+def shown(value: float) -> float:
+    """To as many digits as are printed: what would not change a pixel is not painted again."""
+    return float(f"{value:.3g}")
 
 
 PLOT = Plot(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt
@@ -46,7 +46,7 @@ class Row:
     spread: tuple[float, float, float] | None = None
     mark: Mark | None = None
     strong: bool = False
-    tip: str = ""
+    tip: str = field(default="", compare=False)
 
 
 class Scale(NamedTuple):
@@ -83,11 +83,14 @@ class RowChart(QWidget):
         self._rows: tuple[Row, ...] = ()
         self._scale, self._foot = Scale(0.0, 1.0), ""
         self.setMinimumSize(160, 60)
+        self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
 
     def show_rows(self, theme: Theme, rows: Sequence[Row], scale: Scale, foot: str = "") -> None:
-        """Draws `rows` on `scale`, with `foot` beneath."""
+        """Draws `rows` on `scale`, with `foot` beneath; paints nothing where all but the tips is on screen already."""
+        old = (self._theme, self._rows, self._scale, self._foot)
         self._theme, self._rows, self._scale, self._foot = theme, tuple(rows), scale, foot
-        self.update()
+        if old != (self._theme, self._rows, self._scale, self._foot):
+            self.update()
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -132,6 +135,7 @@ class RowChart(QWidget):
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: ARG002, N802
         painter = QPainter(self)
+        painter.fillRect(self.rect(), self._theme["panel"])
         cells = self.cells()
         if cells:
             self._paint_scale(painter, cells)

@@ -7,6 +7,7 @@ import math
 from app import format as fmt
 from app.plots.rows import Scale
 
+MARGIN = 1.05       # that a whisker keeps from the ends of its scale
 _STEPS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
 
@@ -19,15 +20,24 @@ def round_up(value: float) -> float:
 
 
 def log_times(low: float, high: float) -> Scale:
-    """Times in nanoseconds on a log scale: at least one decade, ticks at 1, 2 and 5 of each, or at 1 where they are many."""
-    low, high = low / 1.25, high * 1.25
-    if high / low < 10:
-        middle = math.sqrt(low * high)
-        low, high = middle / math.sqrt(10), middle * math.sqrt(10)
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if high / low < 100 else (1,)
+    """Times in nanoseconds on a log scale of a decade or more, between numbers that begin with 1, 2 or 5."""
+    first = _below(low / MARGIN)
+    last = max(_above(high * MARGIN), 10 * first)
+    decades = range(math.floor(math.log10(first)), math.ceil(math.log10(last)) + 1)
+    steps = (1, 2, 5) if last / first < 100 else (1,)
     values = (step * 10.0**decade for decade in decades for step in steps)
-    return Scale(low, high, True, tuple((value, fmt.tick_ns(value)) for value in values if low <= value <= high))
+    ticks = ((value, fmt.tick_ns(value)) for value in values if first * (1 - 1e-9) <= value <= last * (1 + 1e-9))
+    return Scale(first, last, True, tuple(ticks))
+
+
+def _below(value: float) -> float:
+    power = 10.0 ** math.floor(math.log10(value))
+    return power * max(step for step in (1, 2, 5) if step == 1 or step * power <= value)
+
+
+def _above(value: float) -> float:
+    power = 10.0 ** math.floor(math.log10(value))
+    return power * min(step for step in (1, 2, 5, 10) if step == 10 or step * power >= value)
 
 
 def bytes_from_zero(most: float) -> Scale:

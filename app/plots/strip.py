@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -75,6 +75,17 @@ class _Seconds(_Axis):
         return ["" if abs(value) < 1e-6 else f"{fmt.MINUS}{-value:g}{fmt.SPACE}s" for value in values]
 
 
+class _Curve(pg.PlotCurveItem):
+    """A curve in a view whose range is set by hand: it need not look for its own bounds each time it grows."""
+
+    def __init__(self, area: Callable[[], QRectF]) -> None:
+        super().__init__(skipFiniteCheck=True)
+        self._area = area
+
+    def boundingRect(self) -> QRectF:  # noqa: N802
+        return self._area()
+
+
 class _Graph(pg.PlotWidget):
     """The plot itself. The mouse moves the crosshair, the wheel changes the span; nothing is dragged away by accident."""
 
@@ -90,6 +101,7 @@ class _Graph(pg.PlotWidget):
         self.setMinimumSize(120, 60)
         self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         self.setMouseTracking(True)
+        self.viewport().setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
 
     def mouseMoveEvent(self, event: QMouseEvent) -> None:  # noqa: N802
         x = self.getViewBox().mapSceneToView(self.mapToScene(event.position().toPoint())).x()
@@ -162,14 +174,16 @@ class StripView(PlotView):
         parts = [_since(line, since) for line in self._lines]
         self._scale(max((float(part.y.max()) for part in parts if len(part.y)), default=0.0))
         while len(self._curves) < len(parts):
-            self._curves.append(pg.PlotCurveItem(skipFiniteCheck=True))
+            self._curves.append(_Curve(self.graph.getViewBox().viewRect))
             self.graph.addItem(self._curves[-1], ignoreBounds=True)
         lone: list[tuple[float, float, Line]] = []
         for i, curve in enumerate(self._curves):
             curve.setVisible(i < len(parts))
             if i < len(parts):
                 self._draw_line(curve, parts[i], snapshot.now_s, lone)
-        self._dots.setData([x for x, _, _ in lone], [y for _, y, _ in lone], brush=[line.mark.colour for _, _, line in lone])
+        if lone or len(self._dots.data):
+            colours = [line.mark.colour for _, _, line in lone]
+            self._dots.setData([x for x, _, _ in lone], [y for _, y, _ in lone], brush=colours)
         self._draw_labels()
         self._draw_readout()
         return bool(self._lines)
@@ -191,7 +205,9 @@ class StripView(PlotView):
 
     def _draw_labels(self) -> None:
         shown = [(line, line.typical * self._factor) for line in self._lines if line.typical is not None]
-        labels = [EndLabel(line.name, fmt.significant(value), line.mark, 1 - value / self._top) for line, value in shown]
+        labels = [
+            EndLabel(line.name, fmt.significant(value), line.mark, round(1 - value / self._top, 3)) for line, value in shown
+        ]
         self.labels.show_labels(self.theme, labels, LABELS * self.width())
 
     def _draw_readout(self) -> None:
@@ -227,7 +243,7 @@ class StripView(PlotView):
         return float(area.top()), float(area.bottom())
 
     def _paint_theme(self) -> None:
-        self.graph.setBackground(None)
+        self.graph.setBackground(self.theme["panel"])
         for name in ("left", "bottom"):
             axis = self.graph.getAxis(name)
             axis.setPen(self.theme["border"])

@@ -59,6 +59,8 @@ class PlotView(QWidget):
         self._lay_out()
         self.setAccessibleName(plot.title)
         self.setAccessibleDescription(plot.empty)
+        self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        self.setProperty("role", "plot")
 
     def update_from(self, snapshot: Snapshot) -> None:
         """Draws `snapshot`; does nothing where what it needs is what is drawn already."""
@@ -97,8 +99,9 @@ class PlotView(QWidget):
 
     def set_readout(self, text: str) -> None:
         """What stands at the right of the title: values under the crosshair, or a note."""
-        self._readout.setText(text)
-        self._readout.setToolTip(text)
+        if text != self._readout.text():
+            self._readout.setText(text)
+            self._readout.setToolTip(text)
 
     @property
     def is_empty(self) -> bool:
