@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -41,38 +41,51 @@ def check(spec: KernelSpec, workload: Workload, inputs: Tensors, outputs: Tensor
     rows = torch.randperm(workload.seq, generator=torch.Generator().manual_seed(workload.seq))[: memory.CHECK_ROWS]
     rows = rows.sort().values.to(place)
     worst: dict[str, tuple[float, float]] = {}
-    sequences, heads = memory.check_chunk(workload)
-    for batch in range(0, workload.batch, sequences):
-        for head in range(0, workload.kv_heads, heads):
-            part = (slice(batch, batch + sequences), slice(head, head + heads))
-            for name, (error, scale) in _compare(spec, workload, inputs, outputs, rows, part).items():
-                before = worst.get(name, (0.0, 0.0))
-                worst[name] = (max(before[0], error), max(before[1], scale))
+    for part in _parts(workload):
+        for name, (error, scale) in _compare(spec, workload, inputs, outputs, rows, part).items():
+            before = worst.get(name, (0.0, 0.0))
+            worst[name] = (max(before[0], error), max(before[1], scale))
     relative = max(error / (scale or 1.0) for error, scale in worst.values())
     tolerance = spec.tolerance(workload)
     return Verdict(relative <= tolerance, min(relative, sys.float_info.max), tolerance, len(rows))
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some sequences, KV heads and query heads."""
+
+    sequences: slice
+    kv_heads: slice
+    heads: slice
+
+    def of(self, tensor: torch.Tensor, workload: Workload) -> torch.Tensor:
+        """That part of [B, H, ...], H being query or KV heads."""
+        return tensor[self.sequences, self.heads if tensor.shape[1] == workload.heads else self.kv_heads]
+
+
+def _parts(workload: Workload) -> Iterator[_Part]:
+    chunk, group = memory.check_chunk(workload), workload.group
+    for batch in range(0, workload.batch, chunk.sequences):
+        for head in range(0, workload.kv_heads, chunk.kv_heads):
+            kv_heads = slice(head, min(head + chunk.kv_heads, workload.kv_heads))
+            for first in range(0, group, chunk.group):
+                last = kv_heads.stop * group if chunk.group == group else head * group + min(first + chunk.group, group)
+                yield _Part(slice(batch, batch + chunk.sequences), kv_heads, slice(head * group + first, last))
+
+
 def _compare(
-    spec: KernelSpec, workload: Workload, inputs: Tensors, outputs: Tensors, rows: torch.Tensor, part: tuple[slice, slice]
+    spec: KernelSpec, workload: Workload, inputs: Tensors, outputs: Tensors, rows: torch.Tensor, part: _Part
 ) -> dict[str, tuple[float, float]]:
-    """By output: max |out - ref|, infinite where not finite, and max |ref|, over some sequences and KV heads."""
-    sliced = {name: _heads(tensor, workload, part) for name, tensor in inputs.items()}
-    batch, kv_heads = sliced["K"].shape[:2]
-    shape = replace(workload, batch=batch, kv_heads=kv_heads, heads=kv_heads * workload.group, seq_kv=workload.keys)
+    """By output: max |out - ref|, infinite where not finite, and max |ref|, over a part."""
+    sliced = {name: part.of(tensor, workload) for name, tensor in inputs.items()}
+    batch, heads, kv_heads = *sliced["Q"].shape[:2], sliced["K"].shape[1]
+    shape = replace(workload, batch=batch, kv_heads=kv_heads, heads=heads, seq_kv=workload.keys)
     found = {}
     for name, wanted in spec.reference(shape, sliced, rows).items():
         if name not in outputs:
             continue
-        got = _heads(outputs[name], workload, part)
+        got = part.of(outputs[name], workload)
         got = got if got.shape == wanted.shape else got[:, :, rows]
         error = (got.double() - wanted).abs().max().nan_to_num(nan=math.inf)
         found[name] = (float(error), float(wanted.abs().max()))
     return found
-
-
-def _heads(tensor: torch.Tensor, workload: Workload, part: tuple[slice, slice]) -> torch.Tensor:
-    """[B, H, ...] cut to some sequences and KV heads, H being query or KV heads."""
-    sequences, heads = part
-    each = tensor.shape[1] // workload.kv_heads
-    return tensor[sequences, heads.start * each : heads.stop * each]

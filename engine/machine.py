@@ -261,7 +261,7 @@ def _capture(run: Run, launches: int) -> torch.cuda.CUDAGraph | None:
                 run()
         finally:
             graph.capture_end()
-    except RuntimeError:
+    except Exception:  # plain launches remain, and tell what is wrong if more than the capture is
         torch.cuda.synchronize()
         return None
     return graph

@@ -9,6 +9,7 @@ Source: PyTorch, c10/core/AllocatorConfig.h (kSmallSize, kMinLargeAlloc, kRoundL
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import psutil
 
@@ -19,7 +20,7 @@ KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 CHECK_ROWS = 64              # query rows a head that the check of a live run compares
 CHECK_CHUNK_BYTES = 64 * MIB  # of float64 that the check holds at once, where one head needs no more
-CONTEXT_BYTES = 600 * MIB    # a CUDA context with its kernels loaded, outside torch's allocator. Source: NVML, on an H200
+CONTEXT_BYTES = 800 * MIB    # a CUDA context with its kernels loaded, outside torch's allocator. Source: NVML, on an H200
 SPARE_BYTES = 256 * MIB      # left free on a GPU for what other programs take meanwhile
 WORKSPACE_BYTES = 32 * MIB   # cuBLAS's workspace on Hopper, the largest. Source: PyTorch, CUBLAS_WORKSPACE_CONFIG
 CPU_HEADROOM = 0.1           # share of RAM left to the rest of the machine
@@ -58,37 +59,52 @@ def reserved(sizes: Iterable[int]) -> int:
     return -(-small // (2 * MIB)) * 2 * MIB + -(-middle // (20 * MIB)) * 20 * MIB + large
 
 
-def check_chunk(workload: Workload) -> tuple[int, int]:
-    """(sequences, KV heads) that the check compares at once, so that its float64 stays within CHECK_CHUNK_BYTES if it can."""
-    heads = min(workload.kv_heads, max(1, CHECK_CHUNK_BYTES // _check_head_bytes(workload)))
-    if heads < workload.kv_heads:
-        return 1, heads
-    return min(workload.batch, max(1, CHECK_CHUNK_BYTES // (_check_head_bytes(workload) * heads))), heads
+class Chunk(NamedTuple):
+    """What the check compares at once: of so many sequences so many KV heads, with so many query heads of each."""
+
+    sequences: int
+    kv_heads: int
+    group: int
+
+
+def check_chunk(workload: Workload) -> Chunk:
+    """As much as stays within CHECK_CHUNK_BYTES of float64, and at least one head."""
+    w = workload
+    whole = _check_head_bytes(w, w.group)
+    if whole > CHECK_CHUNK_BYTES and w.pass_ == "forward":  # a backward pass sums dK and dV over the group
+        return Chunk(1, 1, max(1, w.group * CHECK_CHUNK_BYTES // whole))
+    heads = min(w.kv_heads, max(1, CHECK_CHUNK_BYTES // whole))
+    return Chunk(min(w.batch, max(1, CHECK_CHUNK_BYTES // (whole * heads))) if heads == w.kv_heads else 1, heads, w.group)
 
 
 def check_bytes(workload: Workload) -> int:
     """float64 that the check of one kernel holds at once."""
-    sequences, heads = check_chunk(workload)
-    return sequences * heads * _check_head_bytes(workload)
+    chunk = check_chunk(workload)
+    return chunk.sequences * chunk.kv_heads * _check_head_bytes(workload, chunk.group)
 
 
-def _check_head_bytes(workload: Workload) -> int:
+def _check_head_bytes(workload: Workload, group: int) -> int:
     """For one KV head: Q whole, K and V repeated for the group; before that their copies, after it some [rows, N_kv]."""
     w = workload
-    queries = w.group * w.seq * w.head_dim * (1 if w.pass_ == "forward" else 2)
+    queries = group * w.seq * w.head_dim * (1 if w.pass_ == "forward" else 2)
     keys = w.keys * w.head_dim
-    scores = w.group * min(CHECK_ROWS, w.seq) * w.keys * (3 if w.pass_ == "forward" else 4)
-    return 8 * (queries + 2 * w.group * keys + max(2 * keys, scores))
+    scores = group * min(CHECK_ROWS, w.seq) * w.keys * (3 if w.pass_ == "forward" else 4)
+    return 8 * (queries + 2 * group * keys + max(2 * keys, scores))
 
 
-def free_bytes(device: Device, sample: DeviceSample | None) -> int:
-    """What a run may take on a device where this process holds nothing yet. `sample` is the device's newest."""
+def free_bytes(device: Device, sample: DeviceSample | None, context: bool = False) -> int:
+    """What a run may take on a device where this process holds no tensors.
+
+    Args:
+        sample: the device's newest; not needed for a CPU.
+        context: this process has its CUDA context there already.
+    """
     if device.kind == "cpu":
         ram = psutil.virtual_memory()
         return max(0, int(ram.available - CPU_HEADROOM * ram.total))
     total = sample.memory_total_bytes if sample and sample.memory_total_bytes else device.memory_bytes or 0
     used = sample.memory_used_bytes if sample and sample.memory_used_bytes else 0
-    return max(0, total - used - CONTEXT_BYTES - SPARE_BYTES)
+    return max(0, total - used - SPARE_BYTES - (0 if context else CONTEXT_BYTES))
 
 
 def longest(fits: Callable[[int], bool], most: int) -> int | None:
@@ -103,7 +119,9 @@ def longest(fits: Callable[[int], bool], most: int) -> int | None:
 
 
 def text(size: int) -> str:
-    """Bytes in a sentence: three digits, in KiB, MiB or GiB."""
-    unit, name = (GIB, "GiB") if size >= GIB else (MIB, "MiB") if size >= MIB else (KIB, "KiB")
-    value = size / unit
-    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {name}"
+    """Bytes in a sentence: three digits, in KiB up to TiB."""
+    value, unit = size / KIB, "KiB"
+    for larger in ("MiB", "GiB", "TiB"):
+        if value >= 1024:
+            value, unit = value / 1024, larger
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"

@@ -44,8 +44,19 @@ def _option(field: Field) -> Callable[[F], F]:
     flag, shown = field.name.replace("_", "-"), ", ".join(part for part in (field.title, field.help) if part)
     if field.kind == "bool":
         return click.option(f"--{flag}/--no-{flag}", field.name, default=None, help=shown)
-    kind = click.Choice(field.choices) if field.kind == "choice" else click.IntRange(field.lo, field.hi)
+    kind = click.Choice(field.choices) if field.kind == "choice" else _Number(field)
     return click.option(f"--{flag}", field.name, type=kind, default=None, help=shown)
+
+
+class _Number(click.ParamType):  # type: ignore[type-arg]  # generic in the newest click alone
+    """A whole number within its field's range."""
+
+    def __init__(self, field: Field) -> None:
+        self.name = f"{field.lo}..{field.hi}"
+        self._field = field
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ARG002
+        return _value(self._field, str(value))
 
 
 def workload_from(options: Mapping[str, Any], base: Workload | None = None) -> Workload:

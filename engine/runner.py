@@ -48,6 +48,10 @@ class Runner:
         bench = self._bench
         return bench.budget if bench is not None and bench.device.id == device.id else None
 
+    def has_context(self, device: Device) -> bool:
+        """Whether the thread has opened the device: what its context takes there counts as used."""
+        return self._bench is not None and self._bench.device.id == device.id
+
     def _work(self, order: Order) -> None:
         while not order.last:
             try:

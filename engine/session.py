@@ -226,7 +226,7 @@ class Session:
             return budget
         self._watch(device)
         sample = self._sampler[1].sample(self._clock()) if self._sampler and device.kind != "cpu" else None
-        return memory.free_bytes(device, sample)
+        return memory.free_bytes(device, sample, self._runner.has_context(device))
 
     def _watch(self, device: Device) -> None:
         """Samples that device from now on."""
