@@ -122,13 +122,14 @@ class HostMachine:
 
 
 class HostTimer:
-    """Reads the host's clock around enough launches."""
+    """Reads the host's clock around enough launches. A launch so long that one is enough is a sample when it warms up."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
         once = self._time(1)
-        few = max(1, min(100, SAMPLE_NS // 4 // once))
-        self._count = max(1, SAMPLE_NS * few // self._time(few)) if few > 1 else 1
+        self._warm = [Timing(1, float(once))] if once >= SAMPLE_NS else []
+        few = min(100, SAMPLE_NS // 4 // once)
+        self._count = max(1, SAMPLE_NS * few // self._time(few)) if few > 1 else max(1, SAMPLE_NS // once)
 
     def _time(self, launches: int) -> int:
         start = time.perf_counter_ns()
@@ -137,8 +138,8 @@ class HostTimer:
         return max(1, time.perf_counter_ns() - start)
 
     def burst(self) -> list[Timing]:
-        timings: list[Timing] = []
-        end = time.perf_counter_ns() + BURST_NS
+        timings, self._warm = self._warm, []
+        end = time.perf_counter_ns() + (0 if timings else BURST_NS)
         while not timings or time.perf_counter_ns() < end:
             timings.append(Timing(self._count, self._time(self._count) / self._count))
         return timings

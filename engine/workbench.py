@@ -69,12 +69,13 @@ class Workbench:
         self._job, self._inputs, self._contenders = None, {}, []
 
     def _load(self, task: Task) -> None:
-        """Buffers for every kernel that fits."""
+        """Buffers for every kernel that fits, the least work first, so that the first sample comes soon."""
         job = task.job
         self._take_off()
         self.machine.trim()
         self.budget = self.machine.free_bytes() + self._pool.bytes
         chosen = [_Contender(plan, self._catalog[plan.kernel]) for plan in job.plans if not plan.refused]
+        chosen.sort(key=lambda contender: contender.plan.cost.hbm_bytes)
         task.phase("allocating", total=len(chosen))
         inputs = {o.name: o for c in chosen for o in memory.inputs_of(c.spec.operands(job.workload))}
         if chosen:

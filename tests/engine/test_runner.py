@@ -122,15 +122,19 @@ def test_the_hosts_clock_counts_enough_launches(monkeypatch: pytest.MonkeyPatch)
     assert sum(t.launches * t.time_ns for t in timings) >= machine.BURST_NS
 
 
-def test_a_launch_longer_than_a_burst_is_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0]
+def test_a_launch_longer_than_a_burst_is_one_sample_from_the_warm_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, launches = [0], [0]
     monkeypatch.setattr(time, "perf_counter_ns", lambda: now[0])
 
     def launch() -> dict[str, torch.Tensor]:
         now[0] += 3 * machine.BURST_NS
+        launches[0] += 1
         return {}
 
-    assert machine.HostTimer(launch).burst() == [machine.Timing(1, 3.0 * machine.BURST_NS)]
+    timer = machine.HostTimer(launch)
+    for burst in (1, 2, 3):
+        assert timer.burst() == [machine.Timing(1, 3.0 * machine.BURST_NS)]
+        assert launches[0] == burst
 
 
 def test_a_task_knows_when_it_is_replaced() -> None:
