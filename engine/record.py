@@ -1,0 +1,93 @@
+"""The event log: a header line and one event a line, appended as they come. `replay:` plays it."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO
+
+import msgspec
+from msgspec import Struct
+
+from engine.protocol import VERSION, Event, Fault, MessageError, decode_event, encode
+
+SCHEMA = "tilescope-events-1"
+
+
+class Header(Struct, frozen=True, kw_only=True):
+    """The first line of a log."""
+
+    schema: str = SCHEMA
+    version: int = VERSION
+    created: str = ""
+    host: str = ""
+
+
+class RecordError(ValueError):
+    """A log that cannot be written or read; the text is one sentence."""
+
+
+class Recorder:
+    """Appends events to a new file, each flushed at once. Raises: RecordError where the file exists or cannot be made."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: IO[bytes] | None = None
+        try:
+            self._file = path.open("xb")
+            created = datetime.now(UTC).isoformat(timespec="seconds")
+            self._file.write(msgspec.json.encode(Header(created=created, host=platform.node())) + b"\n")
+            self._file.flush()
+        except FileExistsError as error:
+            raise RecordError(f"{path} exists: give a new name for the record") from error
+        except OSError as error:
+            raise RecordError(f"cannot write {path}: {error.strerror}") from error
+
+    def add(self, event: Event) -> Fault | None:
+        """Appends one event; the first failure gives a Fault, and from then on nothing is recorded."""
+        if self._file is None:
+            return None
+        try:
+            self._file.write(encode(event))
+            self._file.flush()
+        except OSError as error:
+            self.close()
+            return Fault(
+                message=f"The record stopped: {error.strerror}", remedy="Free some space; the run itself goes on.",
+            )
+        return None
+
+    def close(self) -> None:
+        """Ends the record; may be called again."""
+        if self._file is not None:
+            file, self._file = self._file, None
+            try:
+                file.close()
+            except OSError:
+                return  # what could be written is on disk, and add() has told the rest
+
+
+def read(path: Path) -> list[Event]:
+    """The events of a log. A last line that was cut off is left out.
+
+    Raises:
+        RecordError: no such file, not a log, or a broken line before the last.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}") from error
+    whole, rest = lines[:-1], lines[-1]
+    try:
+        header = msgspec.json.decode(whole[0] if whole else rest, type=Header)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} is no event log of Tilescope: its first line is no header") from error
+    if header.schema != SCHEMA or header.version > VERSION:
+        raise RecordError(f"{path} is of schema {header.schema}, version {header.version}: this program reads {SCHEMA}, {VERSION}")
+    events = []
+    for number, line in enumerate(whole[1:], 2):
+        try:
+            events.append(decode_event(line))
+        except MessageError as error:
+            raise RecordError(f"{path}, line {number}: {error}") from error
+    return events
