@@ -1,0 +1,154 @@
+"""What an export says of itself: the configuration, where it ran, and the figures on screen. Plain data; free of Qt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+
+import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from app.facts import opaque
+from app.store import Snapshot
+from app.verdict import verdict
+from engine.protocol import Device, KernelPlan, Provenance, Workload
+
+SCHEMA = 1
+
+
+class Measured(Struct, frozen=True, kw_only=True):
+    """One kernel as it is on screen. None where there is no number; `note` then says why.
+
+    Times are quantiles of the newest `samples` samples. Bytes are per execution and follow the kernel's cost formula;
+    `hbm_is_lower_bound`: the kernel is opaque, and they are those of its operands alone.
+    """
+
+    kernel: str
+    title: str
+    time_p20_ns: float | None = None
+    time_p50_ns: float | None = None
+    time_p80_ns: float | None = None
+    samples: int = 0
+    tflops: float | None = None
+    time_provenance: Provenance | None = None
+    time_source: str = ""
+    l2_policy: str = ""
+    hbm_read_bytes: int
+    hbm_write_bytes: int
+    hbm_is_lower_bound: bool
+    tile_bytes: int | None
+    bytes_provenance: Provenance = "modelled"
+    peak_memory_bytes: int
+    peak_memory_provenance: Provenance = "modelled"
+    check_ok: bool | None = None
+    check_max_error: float | None = None
+    check_tolerance: float | None = None
+    note: str = ""
+
+
+class Configuration(Struct, frozen=True, kw_only=True):
+    """Everything that restores a view, and everything that its picture must state.
+
+    `params` are the kernel parameters that the user set; `machine` is the device without its serial number; `theme` is
+    the picture's. `saved` is the local time in ISO 8601 with its offset; `verdict` and `provenance` are the verdict line's.
+    """
+
+    schema: int = SCHEMA
+    lab: str
+    device: str
+    workload: Workload
+    kernels: tuple[str, ...]
+    params: dict[str, dict[str, int]] = field(default_factory=dict)
+    theme: str = "dark"
+    machine: Device | None = None
+    software: dict[str, str] = field(default_factory=dict)
+    saved: str = ""
+    verdict: str = ""
+    provenance: str = ""
+    measured: tuple[Measured, ...] = ()
+
+
+class ConfigurationError(ValueError):
+    """A text that is no configuration; the text is a clause that says why."""
+
+
+_decoder = msgspec.json.Decoder(Configuration)
+
+
+def configuration(
+    snapshot: Snapshot, *, lab: str, theme: str = "dark", params: Mapping[str, dict[str, int]] | None = None
+) -> Configuration | None:
+    """The configuration on screen; None before the engine has answered with a plan.
+
+    Args:
+        params: kernel -> parameter -> value, as the user set them.
+    """
+    if snapshot.workload is None or snapshot.device is None:
+        return None
+    said = verdict(snapshot)
+    software = {"tilescope": tilescope_version()} | (snapshot.hello.software if snapshot.hello else {})
+    return Configuration(
+        lab=lab, device=snapshot.device.id, workload=snapshot.workload, kernels=tuple(snapshot.plans),
+        params={kernel: dict(values) for kernel, values in (params or {}).items() if values},
+        theme=theme, machine=replace(snapshot.device, uuid=""), software=software,
+        saved=datetime.now().astimezone().isoformat(timespec="seconds"),
+        verdict=said.text, provenance=said.provenance,
+        measured=tuple(_measured(snapshot, plan) for plan in snapshot.plans.values()),
+    )
+
+
+def tilescope_version() -> str:
+    """This program's version, as installed."""
+    try:
+        return version("tilescope")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def encode(shown: Configuration) -> str:
+    """As JSON, on one line."""
+    return msgspec.json.encode(shown).decode()
+
+
+def decode(text: str | bytes) -> Configuration:
+    """Raises: ConfigurationError where the text is none, or of a later schema than this program knows."""
+    try:
+        schema = msgspec.json.decode(text, type=_Schema).schema
+        if schema > SCHEMA:
+            raise ConfigurationError(f"it was written by a later version of Tilescope (schema {schema}; this one reads {SCHEMA})")
+        return _decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise ConfigurationError(f"its configuration is damaged ({error})") from error
+
+
+class _Schema(Struct):
+    schema: int
+
+
+def _measured(snapshot: Snapshot, plan: KernelPlan) -> Measured:
+    stats, series, check = snapshot.shown(plan.kernel), snapshot.series.get(plan.kernel), snapshot.checks.get(plan.kernel)
+    row = Measured(
+        kernel=plan.kernel, title=snapshot.title(plan.kernel),
+        hbm_read_bytes=plan.cost.hbm_read_bytes, hbm_write_bytes=plan.cost.hbm_write_bytes,
+        hbm_is_lower_bound=opaque(snapshot, plan.kernel),
+        tile_bytes=plan.cost.tile_bytes if plan.cost.tile else None,
+        peak_memory_bytes=plan.peak_memory_bytes, note=_note(snapshot, plan.kernel),
+    )
+    if check is not None:
+        row = replace(row, check_ok=check.ok, check_max_error=check.max_error, check_tolerance=check.tolerance)
+    if stats is None or series is None:
+        return row
+    return replace(
+        row, time_p20_ns=stats.p20, time_p50_ns=stats.p50, time_p80_ns=stats.p80, samples=stats.n, tflops=series.median_tflops,
+        time_provenance=series.provenance, time_source=series.source, l2_policy=series.l2_policy,
+    )
+
+
+def _note(snapshot: Snapshot, kernel: str) -> str:
+    if kernel in snapshot.refusals:
+        return snapshot.refusals[kernel]
+    if snapshot.failed(kernel):
+        return "its output differs from the reference, so no speed is shown"
+    return "" if snapshot.shown(kernel) else "no sample yet"

@@ -1,0 +1,60 @@
+"""The figures on screen as a table for other programs: CSV in a file, tab-separated on the clipboard."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import msgspec
+
+from app.caption import workload_words
+from app.configuration import Configuration
+
+Cell = str | int | float | None
+
+
+def as_csv(shown: Configuration) -> bytes:
+    """One header comment, the columns' names, and one row a kernel that also says device and workload.
+
+    Source: RFC 4180. The comment fills its row up with empty cells and needs no quotes, so that what knows comments skips
+    it and what does not still sees one table; the byte order mark tells spreadsheets that this is UTF-8.
+    """
+    names, rows = table(shown)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow([_comment(shown), *[""] * (len(names) - 1)])
+    writer.writerow(names)
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8-sig")
+
+
+def as_tabs(shown: Configuration) -> str:
+    """The same columns and rows, tab-separated: for the clipboard."""
+    names, rows = table(shown)
+    return "".join("\t".join(_bare(cell) for cell in row) + "\n" for row in (names, *rows))
+
+
+def table(shown: Configuration) -> tuple[list[str], list[list[Cell]]]:
+    """The columns, with their units in the names, and a row a kernel. A missing number is None: an empty cell."""
+    where: dict[str, Cell] = {
+        "device": shown.device,
+        "device_name": shown.machine.name if shown.machine else "",
+        **{name: value for name, value in msgspec.to_builtins(shown.workload).items() if name != "type"},
+    }
+    rows = [msgspec.structs.asdict(row) | where for row in shown.measured]
+    names = list(rows[0]) if rows else []
+    return names, [[_plain(row[name]) for name in names] for row in rows]
+
+
+def _comment(shown: Configuration) -> str:
+    parts = ["# Tilescope", f"{shown.lab} lab", workload_words(shown.workload), shown.saved, "ns and bytes per execution"]
+    parts += [f"{name} {number}" for name, number in shown.software.items()]
+    return " · ".join(parts).translate(str.maketrans({",": ";", '"': "'", "\n": " ", "\r": " "}))
+
+
+def _plain(value: Cell) -> Cell:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _bare(cell: Cell) -> str:
+    return "" if cell is None else str(cell).translate(str.maketrans("\t\r\n", "   "))
