@@ -95,7 +95,8 @@ def _qt() -> Finding:
 
 
 def _fonts() -> Finding:
-    folders = [Path("/usr/share/fonts"), Path("/usr/local/share/fonts"), Path.home() / ".fonts", Path.home() / ".local/share/fonts"]
+    home = Path.home()
+    folders = [Path("/usr/share/fonts"), Path("/usr/local/share/fonts"), home / ".fonts", home / ".local/share/fonts"]
     ok = sys.platform != "linux" or any(any(folder.rglob("*.[to]tf")) for folder in folders if folder.is_dir())
     ok = ok or bool(os.environ.get("FONTCONFIG_FILE"))
     return Finding(id="fonts", ok=ok, found="present" if ok else "there are no fonts",
@@ -115,7 +116,8 @@ def _driver() -> Finding:
     if gpus:
         return Finding(id="NVIDIA GPU", ok=True, found=f"{', '.join(g.name for g in gpus)}, driver {gpus[0].driver}")
     why = library().reason or "NVML sees none that CUDA_VISIBLE_DEVICES shows"
-    return Finding(id="NVIDIA GPU", ok=False, found=why, remedy="with a GPU, install NVIDIA's driver; without one, the CPU runs")
+    remedy = "with a GPU, install NVIDIA's driver; without one, the CPU runs"
+    return Finding(id="NVIDIA GPU", ok=False, found=why, remedy=remedy)
 
 
 def _torch() -> Finding:
@@ -130,7 +132,8 @@ def _package(name: str, *, needed: bool) -> Finding:
     try:
         return Finding(id=name, ok=True, needed=needed, found=metadata.version(name))
     except metadata.PackageNotFoundError:
-        return Finding(id=name, ok=False, needed=needed, found=f"{name} is not installed", remedy="run `make run`, which installs it")
+        remedy = "run `make run`, which installs it"
+        return Finding(id=name, ok=False, needed=needed, found=f"{name} is not installed", remedy=remedy)
 
 
 def _settings() -> Finding:
@@ -167,7 +170,8 @@ def _headers() -> Finding:
 def _child(code: str, env: dict[str, str]) -> str:
     """The last line of what a child process complains of; empty where it ran."""
     try:
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=CHILD_S, check=False)
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=CHILD_S, check=False)
     except subprocess.TimeoutExpired:
         return f"it did not answer within {CHILD_S:.0f} s"
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or [f"exit {done.returncode}"])[-1]

@@ -83,7 +83,8 @@ def read(path: Path) -> list[Event]:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RecordError(f"{path} is no event log of Tilescope: its first line is no header") from error
     if header.schema != SCHEMA or header.version > VERSION:
-        raise RecordError(f"{path} is of schema {header.schema}, version {header.version}: this program reads {SCHEMA}, {VERSION}")
+        found = f"{header.schema}, version {header.version}"
+        raise RecordError(f"{path} is of schema {found}: this program reads {SCHEMA}, version {VERSION}")
     events = []
     for number, line in enumerate(whole[1:], 2):
         try:

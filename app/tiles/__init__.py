@@ -1,0 +1,1 @@
+"""The tile theatre: kernels played from their schedules, tile by tile."""
