@@ -11,7 +11,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 
@@ -153,6 +153,11 @@ class KernelTrack:
     def total(self, slot: int) -> int:
         """Steps of the followed slot through all launches."""
         return self._before(slot, len(self.launches))
+
+    @cached_property
+    def totals(self) -> Counters:
+        """What the whole kernel moves."""
+        return self.counters(self.place(0, self.total(0)))
 
     def place(self, slot: int, position: int) -> Place:
         """Where the followed program stands after `position` steps; a program stays in view until the next one's first step."""

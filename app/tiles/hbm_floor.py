@@ -1,0 +1,149 @@
+"""The HBM floor: the matrices of one head to one scale, how far each is written, and the tiles that the step touches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from PySide6.QtCore import QRectF, Qt
+from PySide6.QtGui import QColor, QImage, QPainter
+
+from app import format as fmt
+from app.theme import Theme
+from app.tiles.fills import Fill, matrix_shape
+from app.tiles.focus import Tile
+from app.tiles.layout import GAP, LINE, LYING, PAD, Layout
+from app.tiles.paint import CENTRE, LEFT, RIGHT, advance, faded, lines, outline, words
+from app.tiles.view import View
+from kernels.contract import Operand
+
+WRITTEN, REWRITING, FLYING = 150, 90, 55  # alpha: written, written but about to be again, being written
+
+
+def shape_text(operand: Operand) -> str:
+    """Rows by columns of one head."""
+    rows, columns = matrix_shape(operand)
+    return f"{fmt.count(rows)} × {fmt.count(columns)}"
+
+
+def paint_floor(painter: QPainter, layout: Layout, theme: Theme, view: View, fills: Mapping[str, Fill]) -> None:
+    """Everything of the floor but the tile that travels. `fills` are the view's, or those before a store arrives."""
+    _paint_storey(painter, layout, theme, view)
+    for operand in view.track.schedule.operands:
+        if operand.name not in layout.matrices:
+            continue
+        area = layout.matrices[operand.name]
+        if operand.materialised:
+            _paint_fill(painter, area, theme.operand(operand.name), fills[operand.name], operand.name)
+            outline(painter, area, theme.operand(operand.name))
+        else:
+            outline(painter, area, theme["muted"], dashed=True)
+    for tile in view.focus.touched:
+        paint_tile(painter, layout, theme, view, tile)
+    for operand in view.track.schedule.operands:
+        if operand.name in layout.matrices:
+            _paint_label(painter, layout, theme, operand)
+
+
+def tile_box(layout: Layout, view: View, tile: Tile) -> QRectF | None:
+    """Where a tile lies on the floor; None where its operand is not drawn."""
+    if tile.operand not in layout.matrices:
+        return None
+    rows, columns = matrix_shape(view.operand(tile.operand))
+    return layout.box(tile.operand, (tile.rows[0] / rows, tile.rows[1] / rows),
+                      (tile.columns[0] / columns, tile.columns[1] / columns))
+
+
+def paint_tile(painter: QPainter, layout: Layout, theme: Theme, view: View, tile: Tile) -> None:
+    """A tile that the step touches: full colour and a bright edge."""
+    box = tile_box(layout, view, tile)
+    if box is None:
+        return
+    painter.fillRect(box, theme.operand(tile.operand))
+    outline(painter, box.adjusted(-1, -1, 1, 1), theme["text"])
+
+
+def program_at(layout: Layout, view: View, x: float, y: float) -> int | None:
+    """The program that writes what is drawn at a point, in the launch that runs; None where none does."""
+    for name, fill in view.fills.items():
+        area = layout.matrices.get(name)
+        if area is None or fill.cells is None or not area.contains(x, y):
+            continue
+        cells = fill.cells.T if name in LYING else fill.cells
+        down, across = cells.shape
+        program = int(cells[int((y - area.top()) / area.height() * down), int((x - area.left()) / area.width() * across)])
+        return program if program < view.launch.launch.programs else None
+    return None
+
+
+def _paint_storey(painter: QPainter, layout: Layout, theme: Theme, view: View) -> None:
+    painter.fillRect(QRectF(layout.floor.left(), layout.floor.top(), 3, layout.floor.height()), theme["memory.0"])
+    painter.setFont(theme.sans(semibold=True))
+    words(painter, QRectF(layout.floor.left() + PAD, layout.floor.top(), layout.gutter, LINE), LEFT, theme["text"],
+          view.device.memory_name)
+
+
+def _paint_fill(painter: QPainter, area: QRectF, colour: QColor, fill: Fill, name: str) -> None:
+    """Cells written, being written, and not yet."""
+    if fill.cells is None:
+        if fill.whole:
+            painter.fillRect(area, faded(colour, WRITTEN))
+        return
+    cells = fill.cells.T if name in LYING else fill.cells
+    base = REWRITING if fill.whole else 0
+    alpha = np.where(cells < fill.stored, WRITTEN, np.where(cells < fill.flying, base + FLYING, base)).astype(np.uint32)
+    pixels = np.ascontiguousarray((alpha << 24) | np.uint32(colour.rgb() & 0xFFFFFF))
+    down, across = pixels.shape
+    image = QImage(pixels.data, across, down, 4 * across, QImage.Format.Format_ARGB32)
+    painter.drawImage(area, image)
+
+
+def _paint_label(painter: QPainter, layout: Layout, theme: Theme, operand: Operand) -> None:
+    """Its letter, and its shape where there is room."""
+    name, area = operand.name, layout.matrices[operand.name]
+    colour = theme["text"] if operand.materialised else theme["muted"]
+    if name in LYING:
+        line = QRectF(area.left(), area.top() - LINE, max(area.width(), layout.floor.width() / 2 - layout.gutter - PAD), LINE)
+        _lettered(painter, line, theme, name, shape_text(operand))
+    elif name in "QO":
+        _paint_beside(painter, layout, theme, operand, area)
+    elif not operand.materialised:
+        painter.setFont(theme.sans(semibold=True))
+        inner = area.adjusted(3, 3, -3, -3)
+        _ = (lines(painter, inner, colour, (name, "never", "written"), LINE) or lines(painter, inner, colour, (name,), LINE))
+    else:
+        _paint_chip(painter, area, theme, operand)
+
+
+def _lettered(painter: QPainter, line: QRectF, theme: Theme, name: str, rest: str) -> None:
+    painter.setFont(theme.sans(semibold=True))
+    width = words(painter, line, LEFT, theme["text"], name)
+    painter.setFont(theme.sans())
+    words(painter, line.adjusted(width + 6, 0, 0, 0), LEFT, theme["muted"], rest)
+
+
+def _paint_beside(painter: QPainter, layout: Layout, theme: Theme, operand: Operand, area: QRectF) -> None:
+    """Letter, rows and columns in three lines beside an upright matrix, in its gutter."""
+    left = operand.name == "Q"
+    start = area.left() - layout.gutter if left else area.right() + GAP + 2
+    column = QRectF(start, area.top(), layout.gutter - GAP - 2, LINE)
+    rows, columns = matrix_shape(operand)
+    texts = [operand.name, fmt.count(rows), f"× {fmt.count(columns)}"]
+    for i, text in enumerate(texts[: max(1, int((layout.floor.bottom() - area.top()) / LINE))]):
+        painter.setFont(theme.sans(semibold=i == 0))
+        words(painter, column.translated(0, i * LINE), RIGHT if left else LEFT, theme["text" if i == 0 else "muted"], text)
+
+
+def _paint_chip(painter: QPainter, area: QRectF, theme: Theme, operand: Operand) -> None:
+    """The letter of a matrix that fills, on a ground of its own so that it stays legible."""
+    font = theme.sans(semibold=True)
+    head = fmt.bytes_iec(matrix_shape(operand)[0] * matrix_shape(operand)[1] * operand.itemsize)
+    texts = (f"{operand.name}  {shape_text(operand)} · {head}", f"{operand.name}  {head}", operand.name)
+    text = next((text for text in texts if advance(font, text) + 14 <= area.width()), operand.name)
+    chip = QRectF(area.left() + 3, area.top() + 3, advance(font, text) + 8, LINE)
+    if chip.width() + 6 > area.width() or chip.height() + 6 > area.height():
+        return
+    painter.setFont(font)
+    painter.fillRect(chip, faded(theme["panel"], 215))
+    painter.setPen(theme["text"])
+    painter.drawText(chip, CENTRE | Qt.TextFlag.TextDontClip, text)

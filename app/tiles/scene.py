@@ -1,0 +1,247 @@
+"""One kernel on the stage: HBM above, the SRAM room of its followed program below, and at most one tile that travels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PySide6.QtCore import QPointF, QRectF, QSize, Qt, Signal
+from PySide6.QtGui import QMouseEvent, QPainter, QPaintEvent, QPixmap, QResizeEvent
+from PySide6.QtWidgets import QSizePolicy, QWidget
+
+from app import format as fmt
+from app.theme import Theme, on
+from app.tiles.focus import Tile
+from app.tiles.hbm_floor import paint_floor, program_at, tile_box
+from app.tiles.layout import LINE, PAD, Layout, lay_out
+from app.tiles.ledger import Unit, paint_ledger
+from app.tiles.paint import CENTRE, LEFT, RIGHT, advance, faded, lines, outline, words
+from app.tiles.sram_room import paint_room, slot_boxes, used_text
+from app.tiles.view import View, head_shape
+
+LEAST_TILE = 16.0   # pixels a side of a tile on its way, so that its letter can be read
+
+
+@dataclass(slots=True)
+class Travel:
+    """A tile on its way from one box to another; `progress` runs from 0 to 1 in `seconds`."""
+
+    tile: Tile
+    slot: str
+    store: bool
+    start: QRectF
+    stop: QRectF
+    seconds: float
+    progress: float = 0.0
+
+    @property
+    def box(self) -> QRectF:
+        """Where it is now: it sets off and arrives softly."""
+        t = self.progress * self.progress * (3 - 2 * self.progress)
+        a, b = self.start, self.stop
+        width = max(a.width() + (b.width() - a.width()) * t, LEAST_TILE)
+        height = max(a.height() + (b.height() - a.height()) * t, LEAST_TILE)
+        centre = a.center() + (b.center() - a.center()) * t
+        return QRectF(round(centre.x() - width / 2), round(centre.y() - height / 2), round(width), round(height))
+
+
+class Scene(QWidget):
+    """Paints the view it was handed last. `pressed` when it is clicked; `program_picked` where a program was clicked on."""
+
+    pressed = Signal()
+    program_picked = Signal(int)
+
+    def __init__(self, theme: Theme) -> None:
+        super().__init__()
+        self._theme, self._unit = theme, Unit(1, "B", 1)
+        self._view: View | None = None
+        self._before: View | None = None
+        self._layout: Layout | None = None
+        self._still: QPixmap | None = None
+        self._travel: Travel | None = None
+        self._chosen = False
+        self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
+        self.setMinimumSize(260, 240)
+
+    def sizeHint(self) -> QSize:  # noqa: N802
+        return QSize(560, 340)
+
+    def set_theme(self, theme: Theme) -> None:
+        """Colours and type."""
+        self._theme, self._layout = theme, None
+        self._stir()
+
+    def set_unit(self, unit: Unit) -> None:
+        """What the counters count in."""
+        self._unit = unit
+
+    def set_chosen(self, chosen: bool) -> None:
+        """Whether the program choice and the inspector are about this scene."""
+        if chosen != self._chosen:
+            self._chosen = chosen
+            self._stir()
+
+    def show_view(self, view: View, travel_s: float = 0.0) -> None:
+        """Paints a view; its step's tile travels for `travel_s` seconds where it has one."""
+        if self._view is None or head_shape(view.track) != head_shape(self._view.track):
+            self._layout = None
+        self._before, self._view, self._travel = self._view, view, None
+        if travel_s > 0:
+            self._travel = self._set_off(view, travel_s)
+        self.setAccessibleName(f"Tiles of {view.track.schedule.kernel}")
+        self.setAccessibleDescription(self.summary())
+        self._stir()
+
+    @property
+    def travelling(self) -> bool:
+        """Whether a tile is on its way."""
+        return self._travel is not None
+
+    def advance(self, dt_s: float) -> bool:
+        """Moves the travelling tile on; True while one is on its way."""
+        travel = self._travel
+        if travel is None:
+            return False
+        old = travel.box
+        travel.progress += dt_s / travel.seconds
+        if travel.progress >= 1:
+            self._travel = None
+            self._stir()
+            return False
+        self.update(old.united(travel.box).toAlignedRect().adjusted(-2, -2, 2, 2))
+        return True
+
+    def rest(self) -> None:
+        """The travelling tile arrives at once."""
+        if self._travel is not None:
+            self._travel = None
+            self._stir()
+
+    def summary(self) -> str:
+        """One sentence for screen readers."""
+        view = self._view
+        if view is None:
+            return ""
+        launch, place = view.launch, view.place
+        what = view.focus.step.op.title if view.focus.step else "not begun"
+        moved, whole = view.counters.hbm_bytes, view.track.totals.hbm_bytes
+        where = "done" if view.done else (
+            f"{launch.launch.title}, wave {fmt.count(place.wave + 1)} of {fmt.count(launch.waves)}, "
+            f"program {fmt.count(place.program + 1)}, step {fmt.count(place.done)} of {fmt.count(place.steps)}: {what}")
+        return (f"{view.track.schedule.kernel}: {where}; {fmt.bytes_iec(moved)} of {fmt.bytes_iec(whole)} "
+                f"to and from {view.device.memory_name}, {used_text(view)} of {view.device.sram_name} used.")
+
+    # --- painting ---
+
+    def _stir(self) -> None:
+        self._still = None
+        self.update()
+
+    def scene_layout(self) -> Layout:
+        """Where everything stands."""
+        assert self._view is not None
+        if self._layout is None:
+            theme, shape = self._theme, head_shape(self._view.track)
+            texts = (self._view.device.sram_name, self._view.device.memory_name)
+            names = max(advance(theme.sans(semibold=True), text) for text in texts)
+            counts = max(advance(theme.sans(), f"× {fmt.count(extent)}" if extent == shape[2] else fmt.count(extent))
+                         for extent in (shape[0], shape[2]))
+            self._layout = lay_out(self.width(), self.height(), max(names + PAD, counts) + PAD, shape)
+        return self._layout
+
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
+        ratio = self.devicePixelRatioF()
+        if self._still is None or self._still.devicePixelRatio() != ratio:
+            self._still = QPixmap(self.size() * ratio)
+            self._still.setDevicePixelRatio(ratio)
+            self._paint_still(self._still)
+        painter = QPainter(self)
+        painter.setClipRegion(event.region())
+        painter.drawPixmap(0, 0, self._still)
+        if self._travel is not None:
+            self._paint_travel(painter, self._travel)
+
+    def _paint_still(self, canvas: QPixmap) -> None:
+        """All but the tile on its way."""
+        theme, view = self._theme, self._view
+        canvas.fill(theme["panel"])
+        painter = QPainter(canvas)
+        outline(painter, QRectF(self.rect()), theme["border"])
+        if view is not None:
+            layout, travel = self.scene_layout(), self._travel
+            self._paint_header(painter, layout, view)
+            self._paint_l2(painter, layout, view)
+            fills = self._before.fills if travel and travel.store and self._before is not None else view.fills
+            paint_floor(painter, layout, theme, view, fills)
+            paint_room(painter, layout, theme, view, travel.slot if travel and not travel.store else "")
+            paint_ledger(painter, layout, theme, view, self._unit)
+        painter.end()
+
+    def _paint_header(self, painter: QPainter, layout: Layout, view: View) -> None:
+        theme, line, launch = self._theme, layout.header, view.launch
+        painter.setFont(theme.sans(semibold=True))
+        name = words(painter, line, LEFT, theme["accent" if self._chosen else "text"], view.track.schedule.kernel)
+        if self._chosen:
+            painter.fillRect(QRectF(line.left(), line.bottom() - 1, name, 2), theme["accent"])
+        painter.setFont(theme.sans())
+        wave = f"wave {fmt.count(view.place.wave + 1)} of {fmt.count(launch.waves)}"
+        state, ink = (f"done · {view.time}", theme["ok"]) if view.done else (wave, theme["muted"])
+        right = words(painter, line, RIGHT, ink, state)
+        title, launches = launch.launch.title, len(view.track.launches)
+        count = f"launch {view.place.launch + 1} of {launches} · "
+        texts = (count + title, title) if launches > 1 else (title,)
+        words(painter, line.adjusted(name + PAD, 0, -right - PAD, 0), LEFT, theme["muted"], *texts)
+
+    def _paint_l2(self, painter: QPainter, layout: Layout, view: View) -> None:
+        """The level between; on a CPU the cache is the room itself."""
+        if view.device.kind == "cpu":
+            return
+        theme, line = self._theme, layout.l2
+        painter.setFont(theme.sans())
+        painter.fillRect(QRectF(line.left(), line.top(), 3, line.height()), theme["memory.1"])
+        name = QRectF(line.left() + PAD, line.top(), layout.gutter - PAD, LINE)
+        words(painter, name, LEFT, theme["muted"], "L2")
+        size = words(painter, line, RIGHT, theme["muted"], fmt.bytes_iec(view.device.l2_bytes)) if view.device.l2_bytes else 0.0
+        left = line.left() + layout.gutter
+        painter.fillRect(QRectF(left, round(line.center().y()), line.right() - left - size - PAD, 1), theme["memory.1"])
+
+    # --- the tile on its way ---
+
+    def _set_off(self, view: View, seconds: float) -> Travel | None:
+        focus, layout = view.focus, self.scene_layout()
+        if focus.moved is None or focus.step is None:
+            return None
+        store = focus.step.op.kind == "store"
+        held = next((one for one in focus.held if (one.read if store else one.written)), None)
+        home = tile_box(layout, view, focus.moved)
+        if held is None or home is None:
+            return None
+        slot = slot_boxes(layout, self._theme, view)[held.name]
+        return Travel(focus.moved, held.name, store, *((slot, home) if store else (home, slot)), seconds)
+
+    def _paint_travel(self, painter: QPainter, travel: Travel) -> None:
+        theme, box = self._theme, travel.box
+        colour = theme.operand(travel.tile.operand)
+        painter.fillRect(box, faded(colour, 235))
+        outline(painter, box, theme["text"])
+        painter.setFont(theme.sans(semibold=True))
+        inner = box.adjusted(2, 0, -2, 0)
+        ink = on(theme, colour)
+        if not lines(painter, inner, ink, (travel.tile.label,), LINE):
+            words(painter, inner, CENTRE, ink, travel.tile.operand)
+
+    # --- the pointer ---
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:  # noqa: N802
+        self.pressed.emit()
+        view = self._view
+        if view is None or event.button() is not Qt.MouseButton.LeftButton:
+            return
+        at: QPointF = event.position()
+        program = program_at(self.scene_layout(), view, at.x(), at.y())
+        if program is not None:
+            self.program_picked.emit(program)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: ARG002, N802
+        self._layout, self._travel = None, None
+        self._stir()

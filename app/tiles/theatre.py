@@ -1,0 +1,284 @@
+"""The tile theatre: one or two kernels played tile by tile on one clock, and the bar that plays them."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import Qt, Signal, Slot
+from PySide6.QtGui import QKeyEvent
+from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
+
+from app import format as fmt
+from app.theme import Theme
+from app.tiles.fills import Fills
+from app.tiles.ledger import Unit
+from app.tiles.playback import Playback
+from app.tiles.scene import Scene
+from app.tiles.step_info import StepInfo, describe
+from app.tiles.transport import Transport
+from app.tiles.view import View, view_of
+from engine.protocol import KernelPlan
+from kernels.contract import Device, Workload
+
+EMPTY = "The tiles appear when the engine has planned a run."
+SCENES = 2
+TRAVEL_SPEED = 16       # steps a second, beyond which nothing travels
+TRAVEL_S = 0.35         # at most
+
+
+class Theatre(QWidget):
+    """`picked` carries the StepInfo of the step in focus; `woke` asks for frames, that is for calls of `advance`."""
+
+    picked = Signal(object)
+    woke = Signal()
+
+    def __init__(self, theme: Theme) -> None:
+        super().__init__()
+        self._theme, self._reduced, self._chosen = theme, False, 0
+        self._playback: Playback | None = None
+        self._device: Device | None = None
+        self._shown: tuple[object, ...] = ()
+        self._fills: list[Fills] = []
+        self._info: StepInfo | None = None
+        self.scenes = [Scene(theme) for _ in range(SCENES)]
+        self.transport = Transport(theme)
+        self._empty, self._note = QLabel(EMPTY), QLabel("")
+        self._lay_out()
+        self._wire()
+        self._show_what_is_there([])
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setAccessibleName("Tile theatre")
+        self.setAccessibleDescription(EMPTY)
+
+    # --- what it is told ---
+
+    def show_plans(self, plans: list[KernelPlan], device: Device, workload: Workload) -> None:
+        """Puts the first two kernels that have a schedule on the stage; the clock stays at the same fraction of its length."""
+        shown = (tuple(plans), device, workload)
+        if shown == self._shown:
+            return
+        self._shown, self._device = shown, device
+        drawn = [plan for plan in plans if plan.schedule is not None][:SCENES]
+        before = self._playback
+        self._playback = Playback(drawn, device) if drawn else None
+        if self._playback is not None:
+            if before is not None and before.length:
+                self._playback.seek(before.now / before.length)
+                self._playback.playing, self._playback.speed = before.playing, before.speed
+            self._fills = [Fills(track) for track in self._playback.tracks]
+            unit = Unit.of(self._playback.tracks)
+            for scene in self.scenes:
+                scene.set_unit(unit)
+        self._chosen = min(self._chosen, max(len(drawn) - 1, 0))
+        self._note.setText(_note(plans, drawn))
+        self._show_what_is_there(drawn)
+        self._refresh()
+
+    def set_theme(self, theme: Theme) -> None:
+        """Colours and type of everything."""
+        self._theme = theme
+        for scene in self.scenes:
+            scene.set_theme(theme)
+        self.transport.set_theme(theme)
+
+    def set_reduced_motion(self, on: bool) -> None:
+        """Without travelling tiles: steps alone."""
+        self._reduced = on
+        if on:
+            for scene in self.scenes:
+                scene.rest()
+
+    def advance(self, dt_s: float) -> bool:
+        """A frame: True while something moves."""
+        playback = self._playback
+        if playback is None:
+            return False
+        travelling = [scene.advance(dt_s) for scene in self.scenes]
+        steps = playback.advance(dt_s)
+        if steps:
+            self._refresh(travel=steps == 1)
+        elif not playback.playing:
+            self.transport.show_playing(False)
+        return playback.playing or any(travelling) or any(scene.travelling for scene in self.scenes)
+
+    # --- what the user does ---
+
+    @Slot()
+    def toggle_play(self) -> None:
+        """Plays or pauses; at the end it starts over."""
+        playback = self._playback
+        if playback is None:
+            return
+        if not playback.playing and playback.ended:
+            playback.seek(0.0)
+        playback.playing = not playback.playing
+        self._refresh()
+        self.woke.emit()
+
+    @Slot(int)
+    def step(self, by: int) -> None:
+        """Some steps on or back."""
+        if self._playback is None:
+            return
+        self._playback.playing = False
+        self._playback.step(by)
+        self._refresh(travel=by == 1)
+        self.woke.emit()
+
+    @Slot(float)
+    def seek(self, fraction: float) -> None:
+        """To a fraction of the scheduled time."""
+        if self._playback is None:
+            return
+        self._playback.seek(fraction)
+        self._refresh()
+
+    @Slot(float)
+    def set_speed(self, factor: float) -> None:
+        """Steps a second."""
+        if self._playback is not None:
+            self._playback.speed = factor
+        self.transport.show_speed(factor)
+
+    @Slot(int)
+    def choose_program(self, index: int) -> None:
+        """Follows a program of the chosen kernel's current launch, from 0, from its first step."""
+        if self._playback is None:
+            return
+        self._playback.follow(self._chosen, index)
+        self._refresh(travel=True)
+        self.woke.emit()
+
+    def summary(self) -> str:
+        """One sentence for screen readers."""
+        said = [scene.summary() for scene in self._drawn()]
+        return " ".join(said) if said else self._note.text() or EMPTY
+
+    def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802
+        match event.key():
+            case Qt.Key.Key_Comma:
+                self.step(-1)
+            case Qt.Key.Key_Period:
+                self.step(1)
+            case Qt.Key.Key_Home:
+                self.seek(0.0)
+            case Qt.Key.Key_End:
+                self.seek(1.0)
+            case _:
+                super().keyPressEvent(event)
+
+    # --- inside ---
+
+    def _lay_out(self) -> None:
+        column, row = QVBoxLayout(self), QHBoxLayout()
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        row.setSpacing(8)
+        for scene in self.scenes:
+            row.addWidget(scene, 1)
+        for label in (self._empty, self._note):
+            label.setProperty("role", "muted")
+            label.setWordWrap(True)
+        self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        column.addWidget(self._empty, 1)
+        column.addLayout(row, 1)
+        column.addWidget(self._note)
+        column.addWidget(self.transport)
+        self.setMinimumHeight(300)
+
+    def _wire(self) -> None:
+        bar = self.transport
+        bar.stepped.connect(self.step)
+        bar.sought.connect(self.seek)
+        bar.play_pressed.connect(self.toggle_play)
+        bar.speed_picked.connect(self.set_speed)
+        bar.program_picked.connect(self.choose_program)
+        for scene, pressed, picked in zip(self.scenes, (self._first_pressed, self._second_pressed),
+                                          (self._first_picked, self._second_picked), strict=True):
+            scene.pressed.connect(pressed)
+            scene.program_picked.connect(picked)
+
+    @Slot()
+    def _first_pressed(self) -> None:
+        self._choose(0)
+
+    @Slot()
+    def _second_pressed(self) -> None:
+        self._choose(1)
+
+    @Slot(int)
+    def _first_picked(self, program: int) -> None:
+        self._choose(0)
+        self.choose_program(program)
+
+    @Slot(int)
+    def _second_picked(self, program: int) -> None:
+        self._choose(1)
+        self.choose_program(program)
+
+    def _choose(self, kernel: int) -> None:
+        """The kernel that program choice and inspector are about."""
+        self.setFocus(Qt.FocusReason.MouseFocusReason)
+        if kernel != self._chosen:
+            self._chosen = kernel
+            self._refresh()
+
+    def _drawn(self) -> list[Scene]:
+        return self.scenes[: len(self._playback.tracks)] if self._playback is not None else []
+
+    def _show_what_is_there(self, drawn: list[KernelPlan]) -> None:
+        for i, scene in enumerate(self.scenes):
+            scene.setVisible(i < len(drawn))
+        self._empty.setVisible(not drawn)
+        self._empty.setText(self._note.text() or EMPTY)
+        self._note.setVisible(bool(drawn) and bool(self._note.text()))
+        self.transport.setEnabled(bool(drawn))
+
+    def _view(self, kernel: int) -> View:
+        playback, device = self._playback, self._device
+        assert playback is not None
+        assert device is not None
+        track = playback.tracks[kernel]
+        return view_of(track, self._fills[kernel], device, playback.place(kernel), playback.finished(kernel),
+                       self._time(playback.time(kernel)))
+
+    def _time(self, value: float) -> str:
+        """Scheduled time, or bytes where the bandwidth is not known."""
+        assert self._playback is not None
+        return fmt.quantity(value, "s") if self._playback.timed else fmt.bytes_iec(value)
+
+    def _refresh(self, travel: bool = False) -> None:
+        """Shows where the clock stands."""
+        playback = self._playback
+        if playback is None:
+            self.setAccessibleDescription(self.summary())
+            return
+        travel = travel and not self._reduced and playback.speed <= TRAVEL_SPEED
+        seconds = min(TRAVEL_S, 0.6 / playback.speed) if travel else 0.0
+        views = [self._view(kernel) for kernel in range(len(playback.tracks))]
+        for i, (scene, view) in enumerate(zip(self.scenes, views, strict=False)):
+            scene.set_chosen(i == self._chosen and len(views) > 1)
+            scene.show_view(view, seconds)
+        self._show_bar(playback, views[self._chosen])
+        info = describe(views[self._chosen])
+        if info != self._info:
+            self._info = info
+            self.picked.emit(info)
+        self.setAccessibleDescription(self.summary())
+
+    def _show_bar(self, playback: Playback, view: View) -> None:
+        now, length = playback.now, playback.length
+        self.transport.show_time(now / length if length else 0.0, f"{self._time(now)} of {self._time(length)} · scheduled")
+        wave = f"wave {fmt.count(view.place.wave + 1)} of {fmt.count(view.launch.waves)}"
+        self.transport.show_program(view.track.schedule.kernel, view.place.program, view.launch.launch.programs, wave)
+        self.transport.show_playing(playback.playing)
+
+
+def _note(plans: list[KernelPlan], drawn: list[KernelPlan]) -> str:
+    """Which kernels are not drawn, and why."""
+    opaque = [plan.kernel for plan in plans if plan.schedule is None]
+    more = [plan.kernel for plan in plans if plan.schedule is not None and plan not in drawn]
+    said = []
+    if opaque:
+        said.append(f"{', '.join(opaque)}: opaque, no schedule is known and no tiles are drawn.")
+    if more:
+        said.append(f"{', '.join(more)}: not drawn, the stage holds two kernels.")
+    return " ".join(said)
