@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from PySide6.QtCore import QObject, QThread, Signal
 
@@ -34,9 +35,9 @@ class Bridge(QObject):
 
     dirty = Signal()
 
-    def open(self, url: str) -> Client:
+    def open(self, url: str, record_to: Path | None = None) -> Client:
         """Raises: engine.client.ClientError."""
-        return open_client(url, notify=self.dirty.emit, spawn=self._spawn)
+        return open_client(url, notify=self.dirty.emit, spawn=self._spawn, record_to=record_to)
 
     @staticmethod
     def _spawn(name: str, target: Callable[[], None]) -> _Worker:

@@ -22,10 +22,12 @@ class Frames(QObject):
         self._timer = QTimer(self)
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
         self._timer.setInterval(FRAME_MS)
-        self._timer.timeout.connect(self._tick)
+        self._timer.timeout.connect(self.tick)
         self._last = 0.0
         self._idle = 0
-        self.gaps_s: deque[float] = deque(maxlen=KEPT)
+        self._gaps_s: deque[float] = deque(maxlen=KEPT)
+        self.draws_s: deque[float] = deque(maxlen=KEPT)
+        self._watched: list[float] | None = None
 
     @Slot()
     def wake(self) -> None:
@@ -43,13 +45,22 @@ class Frames(QObject):
     @property
     def per_second(self) -> float | None:
         """Frames a second over the newest gaps; None before there are some."""
-        return len(self.gaps_s) / sum(self.gaps_s) if len(self.gaps_s) > 5 else None
+        return len(self._gaps_s) / sum(self._gaps_s) if len(self._gaps_s) > 5 else None
+
+    def watch(self) -> list[float]:
+        """A list that every gap is added to from now on, in seconds."""
+        self._watched = []
+        return self._watched
 
     @Slot()
-    def _tick(self) -> None:
+    def tick(self) -> None:
+        """One frame, now."""
         now = time.perf_counter()
         gap, self._last = now - self._last, now
-        self.gaps_s.append(gap)
+        self._gaps_s.append(gap)
+        if self._watched is not None:
+            self._watched.append(gap)
         self._idle = 0 if self._draw(gap) else self._idle + 1
+        self.draws_s.append(time.perf_counter() - now)
         if self._idle > IDLE_FRAMES:
             self._timer.stop()

@@ -32,7 +32,7 @@ QSplitter::handle:hover { background: $edge; }
 
 _BARS = """
 QMenuBar { background: $background; border-bottom: 1px solid $border; padding: 0 4px; }
-QMenuBar::item { padding: 4px 8px; border-radius: 4px; background: transparent; }
+QMenuBar::item { padding: 6px 8px; border-radius: 4px; background: transparent; }
 QMenuBar::item:selected, QMenuBar::item:pressed { background: $hover; }
 QMenu { background: $panel; border: 1px solid $edge; padding: 4px; }
 QMenu::item { padding: 4px 24px 4px 24px; min-height: 16px; border-radius: 4px; }
@@ -42,6 +42,8 @@ QMenu::separator { height: 1px; background: $border; margin: 4px 8px; }
 QMenu::indicator { width: 16px; height: 16px; left: 4px; }
 QMenu::indicator:checked { image: url("$icons/tick-$theme.svg"); }
 QToolBar { background: $background; border: none; border-bottom: 1px solid $border; padding: 4px; spacing: 4px; }
+QMenuBar > QToolBar { border: none; padding: 2px 4px; }
+QToolBar#device { padding: 0; }
 QToolBar::separator { width: 1px; background: $border; margin: 4px; }
 QStatusBar { background: $background; border-top: 1px solid $border; color: $muted; min-height: 24px; }
 QStatusBar::item { border: none; }
@@ -59,6 +61,7 @@ QTabBar::tab { background: transparent; color: $muted; padding: 4px 12px; min-he
                border-bottom: 2px solid transparent; }
 QTabBar::tab:hover { color: $text; }
 QTabBar::tab:selected { color: $text; border-bottom: 2px solid $accent; }
+QWidget[role="palette"] { background: $panel; border: 1px solid $edge; border-radius: 4px; }
 QTabBar::tab:focus { border: 1px solid $accent; border-bottom: 2px solid $accent; border-radius: 4px; }
 """
 
@@ -90,6 +93,8 @@ QAbstractSpinBox::up-button, QAbstractSpinBox::down-button { subcontrol-origin: 
 QAbstractSpinBox::up-button { subcontrol-position: top right; margin: 1px 1px 0 0; border-top-right-radius: 3px; }
 QAbstractSpinBox::down-button { subcontrol-position: bottom right; margin: 0 1px 1px 0; border-bottom-right-radius: 3px; }
 QAbstractSpinBox::up-button:hover, QAbstractSpinBox::down-button:hover { background: $hover; }
+QAbstractSpinBox[plain="true"] { padding: 2px 0 2px 2px; }
+QAbstractSpinBox[plain="true"]::up-button, QAbstractSpinBox[plain="true"]::down-button { width: 5px; height: 0; margin: 0; }
 QAbstractSpinBox::up-arrow { image: url("$icons/up.svg"); width: 8px; height: 8px; }
 QAbstractSpinBox::down-arrow { image: url("$icons/down.svg"); width: 8px; height: 8px; }
 QComboBox { padding-right: 20px; }

@@ -1,173 +1,259 @@
-"""The main window: device strip above, controls at the left, the lab in the middle, a status line below."""
+"""The main window: device strip above, controls at the left, the lab in the middle, inspector at the right, status below."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-from PySide6.QtCore import QCoreApplication, Qt, Signal, Slot
-from PySide6.QtGui import QAction, QCloseEvent, QKeySequence, QResizeEvent
-from PySide6.QtWidgets import QFrame, QHBoxLayout, QLabel, QMainWindow, QPushButton, QVBoxLayout, QWidget
+from PySide6.QtCore import QByteArray, QEvent, QObject, Qt, Signal, Slot
+from PySide6.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent, QKeyEvent, QResizeEvent
+from PySide6.QtWidgets import QApplication, QLabel, QMainWindow, QToolBar, QVBoxLayout, QWidget
 
-from app import format
-from app.bridge import Bridge
+from app import settings
+from app.actions import actions
+from app.configuration import Configuration
+from app.docks import Docks
+from app.export import dropped_path
+from app.files import Files, focused_within
 from app.frames import Frames
+from app.keys import keeps
+from app.live import Live
+from app.menus import Menus
+from app.palette import Palette
+from app.panels.banner import Banner
 from app.panels.controls import Controls
 from app.panels.device_strip import DeviceStrip
-from app.store import Snapshot, Store
+from app.panels.inspector import Inspector
+from app.panels.log import Log
+from app.run import Run
+from app.settings import Layout, Settings
+from app.status import status
+from app.store import Snapshot
 from app.theme import THEMES, Theme
-from engine.client import Client
-from engine.options import default_workload
-from engine.protocol import Configure, Fault, Hello, Start, Stop, Workload
+from engine.client import ClientError
+from engine.protocol import Event, Fault, Hello, Refused
 
-FIRST = ("naive", "flash", "sdpa_flash", "sdpa_cudnn")
+if TYPE_CHECKING:
+    from app.labs.lab import LabView
 
-
-class Banner(QFrame):
-    """An error that blocks nothing: what happened, what to do, and the details to copy."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setProperty("role", "panel")
-        self._text, self._details = QLabel(""), ""
-        self._text.setWordWrap(True)
-        self._text.setProperty("role", "warning")
-        copy, close = QPushButton("Copy details"), QPushButton("Dismiss")
-        copy.clicked.connect(self._copy)
-        close.clicked.connect(self.hide)
-        row = QHBoxLayout(self)
-        row.addWidget(self._text, 1)
-        row.addWidget(copy)
-        row.addWidget(close)
-        self.hide()
-
-    def tell(self, message: str, remedy: str = "", details: str = "") -> None:
-        """Shows a message until it is dismissed."""
-        sentence = message if message.endswith((".", "?")) else f"{message}."
-        self._text.setText(f"⚠ {sentence} {remedy}")
-        self._details = f"{sentence} {remedy}\n{details}"
-        self.show()
-
-    @property
-    def text(self) -> str:
-        return self._text.text()
-
-    @Slot()
-    def _copy(self) -> None:
-        from PySide6.QtGui import QGuiApplication
-
-        QGuiApplication.clipboard().setText(self._details)
+NOTICE_MS = 6000
 
 
 class Window(QMainWindow):
-    """The shell is painted first; `furnish` builds the plots, `connect_engine` opens an engine.
+    """The shell is painted first; `furnish` builds the lab, `connect_engine` opens an engine.
 
-    `measured` is emitted with each batch of events that has been taken in.
+    `measured` is emitted with each batch of events that has been taken in and drawn.
+
+    Args:
+        kept: what was kept from earlier starts; saved to `keep_at` when the window closes, where that is given.
+        asked, shown: see Run.
     """
 
     measured = Signal()
 
-    def __init__(self, theme: Theme, *, url: str = "local:", options: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, theme: Theme, *, url: str = "local:", kept: Settings | None = None, keep_at: Path | None = None,
+        asked: dict[str, Any] | None = None, shown: Configuration | None = None, record_to: Path | None = None,
+        lab: str = "attention",
+    ) -> None:
         super().__init__()
-        self.theme, self._url, self._options = theme, url, options or {}
-        self.store, self.snapshot = Store(), Snapshot()
-        self.bridge, self.client = Bridge(self), None
-        self.client: Client | None
-        self._generation, self._dirty_form, self._fault, self._live = 0, False, None, True
-        self._fault: Fault | None
-        self.lab: Any = None
-        self.strip, self.controls, self.banner = DeviceStrip(theme), Controls(theme), Banner()
-        self.status = QLabel("starting")
-        self._middle = QVBoxLayout()
-        self._empty = QLabel("Plots appear here once the engine answers.")
+        self.theme, self.settings, self.lab_id = theme, kept or Settings(), lab
+        self._keep_at, self._has_played = keep_at, False
+        self.live = Live(url, record_to, self)
         self.frames = Frames(self._draw, self)
+        self.files = Files(self)
+        self.lab: LabView | None = None
+        self.strip, self.controls, self.banner = DeviceStrip(theme), Controls(theme), Banner()
+        self.inspector, self.log, self.status = Inspector(theme), Log(), QLabel("starting")
+        self.run = Run(self.live, self.controls, kept=self.settings.choice, asked=asked or {}, shown=shown)
         self._lay_out()
-        self._add_actions()
-        self.bridge.dirty.connect(self.frames.wake, Qt.ConnectionType.QueuedConnection)
+        self.docks = Docks(self, {"controls": self.controls, "inspector": self.inspector, "log": self.log})
+        self.menus = Menus(self, actions(self))
+        self.toolbar = QToolBar("Toolbar")
+        self.menus.fill(self.toolbar)
+        self.menuBar().setCornerWidget(self.toolbar, Qt.Corner.TopRightCorner)
+        self.palette_view = Palette(self.menus, self)
+        self._connect()
         self.setWindowTitle("Tilescope")
         self.setMinimumSize(900, 600)
+        self.setAcceptDrops(True)
         self.set_theme(theme)
+        self._restore_layout()
 
     # --- building ---
 
+    def _lay_out(self) -> None:
+        top, body = QToolBar("Device"), QWidget()
+        top.setObjectName("device")
+        top.setMovable(False)
+        top.addWidget(self.strip)
+        top.setContextMenuPolicy(Qt.ContextMenuPolicy.PreventContextMenu)
+        self.addToolBar(top)
+        self._middle = QVBoxLayout(body)
+        self._middle.setContentsMargins(0, 0, 0, 0)
+        self._middle.setSpacing(0)
+        self._empty = QLabel("The tiles and the plots appear here.")
+        self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
+        self._empty.setProperty("role", "muted")
+        self._middle.addWidget(self.banner)
+        self._middle.addWidget(self._empty, 1)
+        self.setCentralWidget(body)
+        self.statusBar().addWidget(self.status, 1)
+        self.statusBar().setSizeGripEnabled(False)
+
+    def _connect(self) -> None:
+        self.live.bridge.dirty.connect(self.frames.wake, Qt.ConnectionType.QueuedConnection)
+        self.run.chosen.connect(self.frames.wake)
+        self.run.history.stack.indexChanged.connect(self._step_changed)
+        self.run.told.connect(self.banner.tell)
+        self.controls.run_pressed.connect(self.run.toggle)
+        self.strip.go_live.connect(self.pause_view)
+        application = QApplication.instance()
+        assert application is not None
+        application.installEventFilter(self)
+
     def furnish(self) -> None:
         """Builds the lab. Imports pyqtgraph, which takes a while: call it after the shell is painted."""
-        from app.labs.attention import AttentionLab
+        from app.labs import load
 
-        self.lab = AttentionLab(self.theme)
-        self._middle.removeWidget(self._empty)
+        lab = load(self.lab_id).build(self.theme)
+        self._middle.replaceWidget(self._empty, lab)
+        self._middle.setStretchFactor(lab, 1)
         self._empty.deleteLater()
-        self._middle.addWidget(self.lab, 1)
-        self.lab.arrange(self.width() - self.controls.width())
-        self.lab.update_from(self.snapshot)
+        lab.picked.connect(self.inspector.show_step)
+        if lab.theatre is not None:
+            lab.theatre.set_reduced_motion(self.settings.reduced_motion)
+        lab.restore_layout(self.settings.layouts.get(self.lab_id, Layout()).splitter)
+        self.lab = lab
+        lab.show()
+        self._arrange()
+        self._show()
 
     def connect_engine(self) -> None:
-        """Opens the engine and begins a live run. Raises: engine.client.ClientError."""
-        self.client = self.bridge.open(self._url)
+        """Opens the engine; a live run begins when it answers. Raises: engine.client.ClientError."""
+        self.live.connect_engine()
         self.frames.wake()
 
-    def _lay_out(self) -> None:
-        body, left = QWidget(), QHBoxLayout()
-        column = QVBoxLayout(body)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(0)
-        left.setSpacing(0)
-        self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._middle.addWidget(self._empty, 1)
-        left.addWidget(self.controls)
-        left.addLayout(self._middle, 1)
-        self.status.setProperty("role", "muted")
-        self.status.setContentsMargins(12, 4, 12, 4)
-        column.addWidget(self.strip)
-        column.addWidget(self.banner)
-        column.addLayout(left, 1)
-        column.addWidget(self.status)
-        self.setCentralWidget(body)
-        self.controls.edited.connect(self._edited)
-        self.controls.device_picked.connect(self._device_picked)
-        self.controls.run_pressed.connect(self.toggle_run)
-        self.strip.go_live.connect(self.go_live)
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is on screen."""
+        return self.live.snapshot
 
-    def _add_actions(self) -> None:
-        menu = self.menuBar().addMenu("Run")
-        view = self.menuBar().addMenu("View")
-        for title, keys, where, run in (
-            ("Stop", "Esc", menu, self.stop), ("Quit", "Ctrl+Q", menu, self.close),
-            ("Pause view", "Space", view, self.pause_view), ("Other theme", "Ctrl+T", view, self.other_theme),
-        ):
-            action = QAction(title, self)
-            action.setShortcut(QKeySequence(keys))
-            action.triggered.connect(run)
-            where.addAction(action)
+    def has_plan(self) -> bool:
+        """Whether the engine has answered with a plan."""
+        return bool(self.snapshot.plans)
 
-    # --- what the user does ---
+    def has_tiles(self) -> bool:
+        """Whether there is a theatre to play."""
+        return self.lab is not None and self.lab.theatre is not None and self.has_plan()
+
+    # --- the run ---
 
     @Slot()
-    def toggle_run(self) -> None:
-        """Runs, or stops what runs."""
-        self.stop() if self.controls.run.text() == "Stop" else self._send(Start())
+    def cancel(self) -> None:
+        """Closes what is open over the window; else stops the run."""
+        if self.lab is not None and self.lab.is_full:
+            self.lab.full_view(None)
+        else:
+            self.live.stop()
 
     @Slot()
-    def stop(self) -> None:
-        """Stops the run."""
-        self._send(Stop())
+    def restart_engine(self) -> None:
+        """A new engine in a process of its own; what was drawn stays."""
+        try:
+            self.live.restart()
+        except ClientError as error:
+            self.banner.tell(str(error))
+        self.frames.wake()
 
     @Slot()
     def pause_view(self) -> None:
         """Freezes the picture, never the sampling; again: back to now."""
-        self._live = not self._live
+        self.live.pause(not self.live.paused)
+        self.menus.refresh()
+        self._show()
         self.frames.wake()
 
-    @Slot()
-    def go_live(self) -> None:
-        """Back to now."""
-        self._live = True
-        self.frames.wake()
+    def show_configuration(self, shown: Configuration) -> None:
+        """Restores what a picture embeds, its theme too."""
+        self.set_theme(Theme.load(shown.theme if shown.theme in THEMES else self.theme.id))
+        self.run.restore(shown, self.snapshot.hello)
 
-    @Slot()
+    @Slot(int)
+    def _step_changed(self, _: int) -> None:
+        self.menus.refresh()
+
+    # --- frames ---
+
+    def _draw(self, dt_s: float) -> bool:
+        events = self.live.take_in()
+        for event in events:
+            self._hear(event)
+        self.run.configure()
+        if events:
+            self._show()
+            self.measured.emit()
+        if self.has_tiles() and not self._has_played:  # something true moves soon after the start
+            self._has_played = True
+            if not self.settings.reduced_motion:
+                self.play_tiles()
+        moves = self.lab is not None and self.lab.advance(dt_s)
+        return bool(events) or moves
+
+    def _hear(self, event: Event) -> None:
+        self.log.add(event)
+        match event:
+            case Hello():
+                self.run.greet(event)
+            case Fault(fatal=True):
+                self.banner.tell(event.message, event.remedy, event.details, ("Restart engine", self.restart_engine))
+            case Fault():
+                self.banner.tell(event.message, event.remedy, event.details)
+            case Refused(kernel=""):
+                self.banner.tell(event.reason)
+
+    def _show(self) -> None:
+        snapshot = self.snapshot
+        self.strip.update_from(snapshot)
+        self.controls.update_from(snapshot)
+        if self.inspector.isVisible():
+            self.inspector.update_from(snapshot)
+        if self.lab is not None:
+            self.lab.update_from(snapshot)
+        self.status.setText(status(snapshot, self.frames.per_second))
+
+    def notice(self, text: str) -> None:
+        """Something that went well, for some seconds."""
+        self.statusBar().showMessage(text, NOTICE_MS)
+
+    # --- the tiles ---
+
+    def play_tiles(self) -> None:
+        """Plays or pauses the theatre."""
+        if self.lab is not None and self.lab.theatre is not None:
+            self.lab.theatre.toggle_play()
+            self.frames.wake()
+
+    def step_tiles(self, by: int) -> None:
+        """Steps the theatre, back where `by` is negative."""
+        if self.lab is not None and self.lab.theatre is not None:
+            self.lab.theatre.step(by)
+            self.frames.wake()
+
+    def seek_tiles(self, fraction: float) -> None:
+        """To a fraction of the theatre's time."""
+        if self.lab is not None and self.lab.theatre is not None:
+            self.lab.theatre.seek(fraction)
+            self.frames.wake()
+
+    def toggle_motion(self) -> None:
+        """Whether tiles travel or only light up."""
+        self.settings.reduced_motion = not self.settings.reduced_motion
+        if self.lab is not None and self.lab.theatre is not None:
+            self.lab.theatre.set_reduced_motion(self.settings.reduced_motion)
+
+    # --- the window itself ---
+
     def other_theme(self) -> None:
         """From dark to light and back."""
         self.set_theme(Theme.load(THEMES[1 - THEMES.index(self.theme.id)]))
@@ -178,124 +264,95 @@ class Window(QMainWindow):
         self.setStyleSheet(theme.stylesheet())
         self.strip.set_theme(theme)
         self.controls.set_theme(theme)
+        self.inspector.set_theme(theme, self.snapshot)
         if self.lab is not None:
             self.lab.set_theme(theme)
 
-    @Slot()
-    def _edited(self) -> None:
-        self._dirty_form = True  # sent with the next frame, so that a drag sends one a frame
-        self.frames.wake()
+    def params(self) -> dict[str, dict[str, int]]:
+        """The kernel parameters that are set."""
+        return self.run.choice.params if self.run.choice else {}
 
-    @Slot(str)
-    def _device_picked(self, device: str) -> None:
-        assert self.snapshot.hello
-        chosen = next(d for d in self.snapshot.hello.devices if d.id == device)
-        self.controls.show_values(msgspec.to_builtins(default_workload(chosen)))
-        self._edited()
+    def panels(self) -> dict[str, QWidget]:
+        """The lab's panels by their titles."""
+        return self.lab.panels() if self.lab is not None else {}
 
-    def _send(self, command: Any) -> None:
-        if self.client is not None:
-            self.client.send(command)
+    def focused_panel(self) -> QWidget | None:
+        """The lab's panel that has the focus, else the one beneath the pointer."""
+        return focused_within(list(self.panels().values()))
 
-    # --- frames ---
-
-    def _draw(self, dt_s: float) -> bool:  # noqa: ARG002
-        events = self.client.poll() if self.client else []
-        for event in events:
-            self.store.reduce(event)
-            if isinstance(event, Hello):
-                self._greet(event)
-            elif isinstance(event, Fault):
-                self.banner.tell(event.message, event.remedy, event.details)
-        if self._dirty_form:
-            self._dirty_form = False
-            self._configure()
-        if events and self._live:
-            self.snapshot = self.store.snapshot()
-            self._show(self.snapshot)
-        if events:
-            self.measured.emit()
-        return bool(events)
-
-    def _greet(self, hello: Hello) -> None:
-        device = next((d for d in hello.devices if d.id == self._options.get("device")), hello.devices[0])
-        workload = self._options.get("workload") or default_workload(device)
-        wanted: Sequence[str] = self._options.get("kernels") or [
-            k for k in FIRST if device.kind == "cuda" or k != "sdpa_cudnn"]
-        values = msgspec.to_builtins(workload)
-        values.pop("type", None)
-        self.controls.build(hello, device.id, values, wanted)
-        self._configure()
-        self._send(Start())
-
-    def _configure(self) -> None:
-        kernels = self.controls.chosen_kernels()
-        if not kernels:
-            self.banner.tell("No kernel is chosen", "Tick at least one.")
-            return
-        try:
-            workload = msgspec.convert({"type": "attention", **self.controls.values}, Workload)
-        except msgspec.ValidationError as error:
-            self.banner.tell(str(error))
-            return
-        self._generation += 1
-        self._send(Configure(
-            generation=self._generation, device=self.controls.devices.currentData(), workload=workload, kernels=kernels))
-
-    def _show(self, snapshot: Snapshot) -> None:
-        self.strip.update_from(snapshot)
-        self.controls.update_from(snapshot)
+    def toggle_full_view(self) -> None:
+        """The focused panel alone, or all again."""
         if self.lab is not None:
-            self.lab.update_from(snapshot)
-        self.status.setText(self._status(snapshot))
+            self.lab.full_view(None if self.lab.is_full else self.focused_panel())
 
-    def _status(self, snapshot: Snapshot) -> str:
-        parts = []
-        if snapshot.phase is not None:
-            phase = snapshot.phase
-            parts.append(f"{phase.name} {phase.done} of {phase.total}" if phase.total else phase.name)
-        passed = [c for c in snapshot.checks.values() if c.ok]
-        if passed:
-            parts.append(f"check passed ({format.error(max(c.max_error for c in passed))})")
-        if snapshot.workload:
-            parts.append(snapshot.workload.dtype)
-        counts = [s.n for name in snapshot.plans if (s := snapshot.shown(name))]
-        if counts:
-            parts += ["warm L2", f"median of {min(counts)}" if min(counts) == max(counts) else
-                      f"median of {min(counts)} to {max(counts)}", "measured"]
-        if rate := self.frames.per_second:
-            parts.append(f"{rate:.0f} frames/s")
-        return " · ".join(parts)
+    def open_palette(self) -> None:
+        """Every action, to be found by some letters."""
+        self.palette_view.open()
 
-    # --- the window itself ---
+    def toggle_dock(self, name: str) -> None:
+        """Opens or closes a dock."""
+        self.docks.toggle(name)
+        self._arrange()
+        self._show()
+
+    def reset_layout(self) -> None:
+        """Docks and heights as at the first start."""
+        self.docks.reset()
+        if self.lab is not None:
+            self.lab.restore_layout("")
+        self._arrange()
+
+    def _restore_layout(self) -> None:
+        layout = self.settings.layouts.get(self.lab_id, Layout())
+        if layout.docks and not self.docks.restore(layout.docks):
+            self.banner.tell("The kept layout cannot be read", "The first one serves")
+        if self.settings.geometry:
+            self.restoreGeometry(QByteArray.fromBase64(self.settings.geometry.encode()))
+
+    def _keep(self) -> None:
+        if self._keep_at is None:
+            return
+        kept = self.settings
+        kept.theme, kept.choice = self.theme.id, self.run.choice or kept.choice
+        kept.geometry = self.saveGeometry().toBase64().toStdString()
+        splitter = self.lab.layout_state() if self.lab is not None else ""
+        kept.layouts[self.lab_id] = Layout(docks=self.docks.state(), splitter=splitter)
+        if wrong := settings.save(kept, self._keep_at):
+            print(wrong)
+
+    def _arrange(self) -> None:
+        if self.lab is not None:
+            docked = sum(panel.width() for name, panel in (("controls", self.controls), ("inspector", self.inspector))
+                         if self.docks.shown(name))
+            self.lab.arrange(self.width() - docked)
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802
         super().resizeEvent(event)
-        if self.lab is not None:
-            self.lab.arrange(self.width() - self.controls.width())
+        self.docks.fold(self.width())
+        self._arrange()
+        if self.palette_view.isVisible():
+            self.palette_view.open(self.palette_view.line.text())
 
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
+        self._keep()
         self.hide()
         self.frames.stop()
-        if self.client is not None:
-            self.client.close(1.0)
-            self.client = None
+        if application := QApplication.instance():
+            application.removeEventFilter(self)
+        self.live.close()
         event.accept()
 
-    def save_picture(self, path: Path) -> Path:
-        """The window as a PNG, under a new name where that one is taken. Raises: OSError."""
-        free, number = path, 2
-        while free.exists():
-            free, number = path.with_stem(f"{path.stem}-{number}"), number + 1
-        part = free.with_suffix(".part")
-        if not self.grab().save(str(part), "PNG"):
-            raise OSError(f"cannot write {free}: choose another folder")
-        return part.rename(free)
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802
+        if dropped_path(event.mimeData()) is not None:
+            event.acceptProposedAction()
 
+    def dropEvent(self, event: QDropEvent) -> None:  # noqa: N802
+        if (path := dropped_path(event.mimeData())) is not None:
+            event.acceptProposedAction()
+            self.files.restore(path)
 
-def spend(seconds: float) -> None:
-    """Runs the event loop for some seconds."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        QCoreApplication.processEvents()
-        time.sleep(0.002)
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:  # noqa: N802
+        """A key without modifiers belongs to the field that has the focus, where it means something there."""
+        if isinstance(event, QKeyEvent) and event.type() == QEvent.Type.ShortcutOverride and keeps(watched, event.key()):
+            event.accept()
+        return super().eventFilter(watched, event)

@@ -73,7 +73,10 @@ def open_client(
         ClientError: an unknown scheme, or a log that cannot be read.
     """
     scheme, _, rest = url.partition(":")
-    inbox = Inbox(notify or (lambda: None), record.Recorder(record_to) if record_to else None)
+    try:
+        inbox = Inbox(notify or (lambda: None), record.Recorder(record_to) if record_to else None)
+    except record.RecordError as error:
+        raise ClientError(str(error)) from error
     match scheme:
         case "local":
             return _Local(inbox, spawn or _Thread)

@@ -1,10 +1,11 @@
-"""The controls of a lab, made from what the engine says: devices, kernels and the workload's fields."""
+"""The controls of a lab, made from what the engine says: devices, kernels and their parameters, the workload's fields."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from PySide6.QtCore import Qt, Signal, Slot
 from PySide6.QtGui import QPixmap
 from PySide6.QtWidgets import (
@@ -16,222 +17,186 @@ from PySide6.QtWidgets import (
     QPushButton,
     QScrollArea,
     QSizePolicy,
-    QSlider,
-    QSpinBox,
     QVBoxLayout,
     QWidget,
 )
 
-from app import format
+from app import format as fmt
+from app.choice import Choice, first_choice
+from app.panels.fields import IntControl
+from app.panels.parameters import Parameters
 from app.store import Snapshot
 from app.theme import Theme
 from engine.protocol import Device, Field, Hello, Preset
 
 SHARED = ("MHA", "GQA", "MQA")
-
-
-class IntControl(QWidget):
-    """A slider that snaps to useful values, and a box for any other."""
-
-    changed = Signal(int)
-
-    def __init__(self, field: Field) -> None:
-        super().__init__()
-        self.field, self.steps = field, list(field.steps)
-        self.slider = QSlider(Qt.Orientation.Horizontal)
-        self.slider.setMinimumWidth(40)
-        self.box = QSpinBox()
-        self.box.setRange(field.lo or 0, field.hi or 1 << 30)
-        self.box.setKeyboardTracking(False)
-        self.box.setButtonSymbols(QSpinBox.ButtonSymbols.NoButtons)
-        self.box.setAlignment(Qt.AlignmentFlag.AlignRight)
-        self.box.setFixedWidth(60)
-        unit = f" ({field.unit})" if field.unit else ""
-        for widget in (self.slider, self.box):
-            widget.setToolTip(f"{field.title}{unit}: {field.help}" if field.help else f"{field.title}{unit}")
-            widget.setAccessibleName(field.title)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(4)
-        row.addWidget(self.slider, 1)
-        row.addWidget(self.box)
-        self.set_steps(self.steps)
-        self.slider.valueChanged.connect(self._slid)
-        self.box.valueChanged.connect(self._typed)
-
-    def set_steps(self, steps: Sequence[int]) -> None:
-        """The values that the slider snaps to."""
-        self.steps = list(steps)
-        self.slider.blockSignals(True)
-        self.slider.setRange(0, len(self.steps) - 1)
-        self.slider.setPageStep(1)
-        self.slider.blockSignals(False)
-        self.show_value(self.box.value())
-
-    def show_value(self, value: int) -> None:
-        """Shows a value without saying that it changed."""
-        nearest = min(range(len(self.steps)), key=lambda i: abs(self.steps[i] - value))
-        for widget, shown in ((self.slider, nearest), (self.box, value)):
-            widget.blockSignals(True)
-            widget.setValue(shown)
-            widget.blockSignals(False)
-
-    @Slot(int)
-    def _slid(self, place: int) -> None:
-        self.show_value(self.steps[place])
-        self.changed.emit(self.steps[place])
-
-    @Slot(int)
-    def _typed(self, value: int) -> None:
-        self.show_value(value)
-        self.changed.emit(value)
+WIDTH_PX = 268
+SWATCH_PX = 10
+Control = IntControl | QComboBox | QCheckBox
 
 
 class Controls(QScrollArea):
-    """Everything that can be chosen. `edited` says that something was; `chosen()` says what."""
+    """Everything that can be chosen. `edited` carries a number that all edits of one drag share, and 0 for any other edit."""
 
-    edited = Signal()
-    device_picked = Signal(str)
+    edited = Signal(int)
     run_pressed = Signal()
 
     def __init__(self, theme: Theme) -> None:
         super().__init__()
         self._theme = theme
         self._hello: Hello | None = None
-        self.values: dict[str, Any] = {}
+        self._shown: Choice | None = None
+        self._drags = 0
         self.devices, self.presets = QComboBox(), QComboBox()
         self.kernels: dict[str, QCheckBox] = {}
-        self.fields: dict[str, IntControl | QComboBox | QCheckBox] = {}
+        self.reasons: dict[str, QLabel] = {}
+        self.fields: dict[str, Control] = {}
         self.sharing: dict[str, QPushButton] = {}
-        self.peak = QLabel("")
-        self.run = QPushButton("Run")
-        self._body = QWidget()
-        self._column = QVBoxLayout(self._body)
-        self._column.setContentsMargins(12, 8, 12, 12)
-        self._column.setSpacing(4)
-        self._column.addWidget(QLabel("Controls appear when the engine answers."))
-        self._column.addStretch()
-        self.setWidget(self._body)
+        self.parameters = Parameters()
+        self.peak, self.run = QLabel(""), QPushButton("Run")
+        self._show_form(QLabel("Controls appear here once the engine answers."))
         self.setWidgetResizable(True)
-        self._body.setMinimumWidth(0)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setFixedWidth(264)
+        self.setMinimumWidth(WIDTH_PX)
         self.setAccessibleName("Controls")
 
-    def build(self, hello: Hello, device: str, values: dict[str, Any], kernels: Sequence[str]) -> None:
-        """The form for what this engine has."""
-        self._hello, self.values = hello, dict(values)
-        while item := self._column.takeAt(0):
-            if widget := item.widget():
-                widget.deleteLater()
-        self._add_devices(hello.devices, device)
-        self._add_kernels(hello, kernels)
-        self._add_presets(hello.presets)
-        self._add_fields(hello.fields)
-        self._column.addSpacing(8)
+    def build(self, hello: Hello, choice: Choice) -> None:
+        """The form for what this engine has, set to a choice."""
+        self._hello = hello
+        self.parameters = Parameters()
+        self.parameters.edited.connect(self._edited)
+        self.peak, self.run = QLabel(""), QPushButton("Run")
         self.peak.setProperty("role", "muted")
         self.peak.setWordWrap(True)
-        self._column.addWidget(self.peak)
         self.run.setProperty("primary", True)
-        self.run.setShortcut("Ctrl+R")
         self.run.clicked.connect(self.run_pressed)
-        self._column.addWidget(self.run)
-        self._column.addStretch()
-        self.show_values(self.values)
+        self._show_form(
+            self._titled("Device", self._device_row(hello.devices)),
+            self._titled("Kernels", self._kernel_rows(hello)),
+            self._titled("Model shape", self._preset_row(hello.presets)),
+            self._field_rows(hello.fields), self.parameters, self.peak, self.run,
+        )
+        self.set_theme(self._theme)
+        self.show_choice(choice)
 
-    def chosen_kernels(self) -> tuple[str, ...]:
-        """The ticked kernels, in the catalog's order."""
-        return tuple(name for name, box in self.kernels.items() if box.isChecked())
+    @property
+    def choice(self) -> Choice | None:
+        """What is chosen; None before the engine has answered."""
+        return self._shown
 
-    def show_values(self, values: dict[str, Any]) -> None:
-        """Shows a workload without saying that it changed."""
-        self.values = dict(values)
-        divisors = [n for n in range(1, values["heads"] + 1) if values["heads"] % n == 0]
-        heads = self.fields["kv_heads"]
-        assert isinstance(heads, IntControl)
-        heads.set_steps(divisors)
+    def show_choice(self, choice: Choice) -> None:
+        """Shows a choice without saying that it changed."""
+        self._shown = choice
+        values = choice.values()
+        heads = values["heads"]
+        kv_heads = self.fields["kv_heads"]
+        assert isinstance(kv_heads, IntControl)
+        kv_heads.set_steps([n for n in range(1, heads + 1) if heads % n == 0])
+        self.devices.setCurrentIndex(self.devices.findData(choice.device))
+        for name, box in self.kernels.items():
+            _quietly(box, lambda box=box, name=name: box.setChecked(name in choice.kernels))
         for name, control in self.fields.items():
-            control.blockSignals(True)
-            if isinstance(control, IntControl):
-                control.show_value(values[name])
-            elif isinstance(control, QComboBox):
-                control.setCurrentText(values[name])
-            else:
-                control.setChecked(values[name])
-            control.blockSignals(False)
-        kind = "MHA" if values["kv_heads"] == values["heads"] else "MQA" if values["kv_heads"] == 1 else "GQA"
-        for name, button in self.sharing.items():
-            button.setChecked(name == kind)
+            _quietly(control, lambda control=control, name=name: _set(control, values[name]))
+        for kind, button in self.sharing.items():
+            button.setChecked(kind == choice.workload.sharing)
+        shape = (heads, values["kv_heads"], values["head_dim"])
+        presets = [self.presets.itemData(i) for i in range(self.presets.count())]
+        self.presets.setCurrentIndex(
+            next((i for i, p in enumerate(presets) if p and (p.heads, p.kv_heads, p.head_dim) == shape), 0))
+        if self._hello:
+            self.parameters.show_for([info for info in self._hello.kernels if info.id in choice.kernels], choice.params)
 
     def update_from(self, snapshot: Snapshot) -> None:
-        """What the choices cost, and what is refused."""
+        """What the choice costs, what is refused, and where on the slider a kernel stops fitting."""
         running = snapshot.phase is not None and snapshot.phase.name not in ("idle", "paused")
         self.run.setText("Stop" if running else "Run")
         if snapshot.peak_memory_bytes is not None and snapshot.memory_bytes:
-            self.peak.setText(f"predicted peak {format.bytes_iec(snapshot.peak_memory_bytes)} of {format.bytes_iec(snapshot.memory_bytes)}")
-        for name, box in self.kernels.items():
-            reason = snapshot.refusals.get(name, "")
-            title = snapshot.title(name)
-            box.setText(f"{title} · refused" if reason else title)
-            box.setToolTip(reason or self._summary(name))
+            needed, whole = fmt.bytes_iec(snapshot.peak_memory_bytes), fmt.bytes_iec(snapshot.memory_bytes)
+            self.peak.setText(f"predicted peak {needed} of {whole}")
+        for name, label in self.reasons.items():
+            reason = snapshot.refusals.get(name, "") if name in snapshot.plans else ""
+            if reason != label.text():
+                label.setText(reason)
+                label.setVisible(bool(reason))
+        marks = {snapshot.title(plan.kernel): plan.longest_seq for plan in snapshot.plans.values() if plan.longest_seq}
+        if isinstance(seq := self.fields.get("seq"), IntControl):
+            seq.set_marks(marks)
 
     def set_theme(self, theme: Theme) -> None:
-        """Colours of the kernels' swatches."""
+        """Colours of the kernels' swatches and of the marks."""
         self._theme = theme
         for place, box in enumerate(self.kernels.values()):
-            swatch = QPixmap(10, 10)
+            swatch = QPixmap(SWATCH_PX, SWATCH_PX)
             swatch.fill(theme.series(place))
             box.setIcon(swatch)
+        for control in self.fields.values():
+            if isinstance(control, IntControl):
+                control.set_theme(theme)
 
-    def _summary(self, kernel: str) -> str:
-        return next((k.summary for k in self._hello.kernels if k.id == kernel), "") if self._hello else ""
+    # --- building ---
 
-    def _title(self, text: str) -> None:
-        label = QLabel(text)
-        label.setProperty("role", "muted")
-        self._column.addSpacing(6)
-        self._column.addWidget(label)
+    def _show_form(self, *rows: QWidget) -> None:
+        body = QWidget()
+        column = QVBoxLayout(body)
+        column.setContentsMargins(12, 8, 12, 12)
+        column.setSpacing(8)
+        for row in rows:
+            column.addWidget(row)
+        column.addStretch()
+        self.setWidget(body)
 
-    def _add_devices(self, devices: Sequence[Device], chosen: str) -> None:
-        self._title("Device")
-        self.devices = QComboBox()
+    @staticmethod
+    def _titled(text: str, *rows: QWidget) -> QWidget:
+        group = QWidget()
+        column = QVBoxLayout(group)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(2)
+        title = QLabel(text)
+        title.setProperty("role", "muted")
+        for row in (title, *rows):
+            column.addWidget(row)
+        return group
+
+    def _device_row(self, devices: Sequence[Device]) -> QWidget:
+        self.devices = _box("Device")
         for device in devices:
             self.devices.addItem(f"{device.name} ({device.id})", device.id)
-        self.devices.setCurrentIndex(max(0, self.devices.findData(chosen)))
-        self.devices.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.devices.setAccessibleName("Device")
         self.devices.activated.connect(self._device_activated)
-        self._column.addWidget(self.devices)
+        return self.devices
 
-    def _add_kernels(self, hello: Hello, chosen: Sequence[str]) -> None:
-        self._title("Kernels")
-        self.kernels = {}
+    def _kernel_rows(self, hello: Hello) -> QWidget:
+        self.kernels, self.reasons = {}, {}
+        rows = QWidget()
+        column = QVBoxLayout(rows)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
         for info in hello.kernels:
-            box = QCheckBox(info.title)
-            box.setChecked(info.id in chosen)
-            box.toggled.connect(self.edited)
-            self.kernels[info.id] = box
-            self._column.addWidget(box)
-        self.set_theme(self._theme)
+            box, reason = QCheckBox(info.title), QLabel("")
+            box.setToolTip(info.summary)
+            box.toggled.connect(self._kernels_changed)
+            reason.setProperty("role", "warning")
+            reason.setWordWrap(True)
+            reason.setContentsMargins(24, 0, 0, 4)
+            reason.hide()
+            self.kernels[info.id], self.reasons[info.id] = box, reason
+            column.addWidget(box)
+            column.addWidget(reason)
+        return rows
 
-    def _add_presets(self, presets: Sequence[Preset]) -> None:
-        self._title("Preset")
-        self.presets = QComboBox()
-        self.presets.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    def _preset_row(self, presets: Sequence[Preset]) -> QWidget:
+        self.presets = _box("Model shape")
         self.presets.addItem("custom", None)
         for preset in presets:
-            self.presets.addItem(preset.title, preset)
-        self.presets.setAccessibleName("Preset")
+            self.presets.addItem(f"{preset.title} ({preset.heads}:{preset.kv_heads}, D {preset.head_dim})", preset)
         self.presets.activated.connect(self._preset_activated)
-        self._column.addWidget(self.presets)
+        return self.presets
 
-    def _add_fields(self, fields: Sequence[Field]) -> None:
-        self._title("Workload")
+    def _field_rows(self, fields: Sequence[Field]) -> QWidget:
         grid = QWidget()
         rows = QGridLayout(grid)
         rows.setContentsMargins(0, 0, 0, 0)
-        rows.setHorizontalSpacing(6)
-        rows.setVerticalSpacing(4)
+        rows.setVerticalSpacing(2)
+        rows.setHorizontalSpacing(8)
         rows.setColumnStretch(1, 1)
         self.fields = {}
         for field in fields:
@@ -242,72 +207,94 @@ class Controls(QScrollArea):
             rows.addWidget(label, rows.rowCount(), 0)
             rows.addWidget(control, rows.rowCount() - 1, 1)
             if field.name == "kv_heads":
-                rows.addWidget(self._sharing_row(), rows.rowCount(), 1)
-        self._column.addWidget(grid)
+                rows.addWidget(self._sharing_row(), rows.rowCount(), 0, 1, 2)
+        return grid
 
-    def _control(self, field: Field) -> IntControl | QComboBox | QCheckBox:
+    def _control(self, field: Field) -> Control:
+        control: Control
         if field.kind == "int":
-            number = IntControl(field)
-            number.setProperty("field", field.name)
-            number.changed.connect(self._int_changed)
-            return number
-        if field.kind == "choice":
-            choice = QComboBox()
-            choice.addItems(list(field.choices))
-            choice.setProperty("field", field.name)
-            choice.setAccessibleName(field.title)
-            choice.currentTextChanged.connect(self._text_changed)
-            return choice
-        box = QCheckBox()
-        box.setProperty("field", field.name)
-        box.setAccessibleName(field.title)
-        box.toggled.connect(self._toggled)
-        return box
+            control = IntControl(field, self._theme)
+            control.changed.connect(self._field_changed)
+            control.slider.sliderPressed.connect(self._drag_began)
+        elif field.kind == "choice":
+            control = _box(field.title)
+            control.addItems(list(field.choices))
+            control.currentTextChanged.connect(self._field_changed)
+        else:
+            control = QCheckBox()
+            control.toggled.connect(self._field_changed)
+        control.setProperty("field", field.name)
+        control.setAccessibleName(field.title)
+        if field.kind != "int":
+            control.setToolTip(field.help)
+        return control
 
     def _sharing_row(self) -> QWidget:
         row = QWidget()
         line = QHBoxLayout(row)
-        line.setContentsMargins(0, 0, 0, 0)
-        line.setSpacing(2)
+        line.setContentsMargins(0, 0, 0, 4)
+        line.setSpacing(4)
         self.sharing = {}
-        for name in SHARED:
-            button = QPushButton(name)
+        for kind in SHARED:
+            button = QPushButton(kind)
             button.setCheckable(True)
-            button.setProperty("kind", name)
-            button.setMinimumWidth(0)
+            button.setProperty("kind", kind)
             button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             button.clicked.connect(self._share)
-            self.sharing[name] = button
+            self.sharing[kind] = button
             line.addWidget(button)
         return row
 
-    def _set(self, **changes: Any) -> None:
-        values = {**self.values, **changes}
-        if values["heads"] % values["kv_heads"]:  # keep the ratio where it divides, else the largest that does
-            values["kv_heads"] = max(n for n in range(1, values["kv_heads"] + 1) if values["heads"] % n == 0)
-        if "heads" in changes and self.values["kv_heads"] == self.values["heads"]:
+    # --- what the user does ---
+
+    def _choose(self, choice: Choice, drag: int = 0) -> None:
+        self.show_choice(choice)
+        self.edited.emit(drag)
+
+    def _set(self, drag: int = 0, **changes: Any) -> None:
+        assert self._shown is not None
+        before = self._shown.values()
+        values = {**before, **changes}
+        if "heads" in changes and "kv_heads" not in changes and before["kv_heads"] == before["heads"]:
             values["kv_heads"] = values["heads"]
-        self.show_values(values)
-        self.edited.emit()
+        if values["heads"] % values["kv_heads"]:  # the largest that divides
+            values["kv_heads"] = max(n for n in range(1, values["kv_heads"] + 1) if values["heads"] % n == 0)
+        if not values["causal"]:
+            values["window"] = 0
+        if changes.get("window"):
+            values["causal"] = True
+        values["head_dim"] -= values["head_dim"] % 8
+        self._choose(self._shown.with_values(values), drag)
+
+    @Slot()
+    def _drag_began(self) -> None:
+        self._drags += 1
 
     @Slot(int)
-    def _int_changed(self, value: int) -> None:
-        self._set(**{self.sender().property("field"): value})
-
     @Slot(str)
-    def _text_changed(self, value: str) -> None:
-        self._set(**{self.sender().property("field"): value})
-
     @Slot(bool)
-    def _toggled(self, value: bool) -> None:
-        changes: dict[str, Any] = {self.sender().property("field"): value}
-        self._set(**changes, **({} if value else {"window": 0}))
+    def _field_changed(self, value: Any) -> None:
+        control = self.sender()
+        dragging = isinstance(control, IntControl) and control.dragging
+        self._set(self._drags if dragging else 0, **{control.property("field"): value})
+
+    @Slot()
+    def _kernels_changed(self) -> None:
+        assert self._shown is not None
+        chosen = tuple(name for name, box in self.kernels.items() if box.isChecked())
+        self._choose(msgspec.structs.replace(self._shown, kernels=chosen))
+
+    @Slot()
+    def _edited(self) -> None:
+        assert self._shown is not None
+        self._choose(msgspec.structs.replace(self._shown, params=self.parameters.values()))
 
     @Slot()
     def _share(self) -> None:
-        heads = self.values["heads"]
-        middle = max(n for n in range(1, heads + 1) if heads % n == 0 and n <= max(1, heads // 4))
-        self._set(kv_heads={"MHA": heads, "GQA": middle, "MQA": 1}[self.sender().property("kind")])
+        assert self._shown is not None
+        heads = self._shown.workload.heads
+        quarter = max(n for n in range(1, heads + 1) if heads % n == 0 and n <= max(1, heads // 4))
+        self._set(kv_heads={"MHA": heads, "GQA": quarter, "MQA": 1}[self.sender().property("kind")])
 
     @Slot(int)
     def _preset_activated(self, place: int) -> None:
@@ -317,4 +304,31 @@ class Controls(QScrollArea):
 
     @Slot(int)
     def _device_activated(self, place: int) -> None:
-        self.device_picked.emit(self.devices.itemData(place))
+        assert self._hello is not None
+        assert self._shown is not None
+        device = next(d for d in self._hello.devices if d.id == self.devices.itemData(place))
+        if device.id != self._shown.device:
+            self._choose(first_choice(device))
+
+
+def _box(title: str) -> QComboBox:
+    box = QComboBox()
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(6)
+    box.setAccessibleName(title)
+    return box
+
+
+def _set(control: Control, value: Any) -> None:
+    if isinstance(control, IntControl):
+        control.show_value(value)
+    elif isinstance(control, QComboBox):
+        control.setCurrentText(value)
+    else:
+        control.setChecked(value)
+
+
+def _quietly(widget: QWidget, change: Any) -> None:
+    widget.blockSignals(True)
+    change()
+    widget.blockSignals(False)

@@ -120,10 +120,10 @@ class PlotView(QWidget):
         header.addWidget(self._title)
         header.addWidget(self._unit)
         header.addWidget(self._readout, 1)
-        self._body.addWidget(self._empty)
-        self._body.addWidget(self.canvas)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(8, 4, 8, 4)
         outer.setSpacing(4)
         outer.addLayout(header)
         outer.addLayout(self._body, 1)
+        self._body.addWidget(self._empty)   # after it has a parent: it shows what it is given, as a window if need be
+        self._body.addWidget(self.canvas)

@@ -1,0 +1,74 @@
+"""What a user has chosen: device, workload, kernels and their parameters. Plain data; undo, settings and pictures keep it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+from app.configuration import Configuration
+from engine.options import default_workload
+from engine.protocol import Configure, Device, Hello, Workload
+
+FIRST = {"cuda": ("naive", "flash", "sdpa_flash", "sdpa_cudnn"), "cpu": ("naive", "flash", "sdpa_flash")}
+
+
+class Choice(Struct, frozen=True, kw_only=True):
+    """`params`: kernel -> parameter -> value, where the user set one."""
+
+    device: str
+    workload: Workload
+    kernels: tuple[str, ...]
+    params: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def configure(self, generation: int) -> Configure:
+        """The command that runs it."""
+        params = {kernel: values for kernel, values in self.params.items() if kernel in self.kernels and values}
+        return Configure(generation=generation, device=self.device, workload=self.workload, kernels=self.kernels, params=params)
+
+    def values(self) -> dict[str, Any]:
+        """The workload's fields by their names on the wire."""
+        values = dict(msgspec.to_builtins(self.workload))
+        values.pop("type", None)
+        return values
+
+    def with_values(self, values: dict[str, Any]) -> Choice:
+        """The same with another workload. Raises: msgspec.ValidationError where its fields do not go together."""
+        workload = msgspec.convert({"type": "attention", **values}, Workload)
+        return msgspec.structs.replace(self, workload=workload)
+
+
+def first_choice(device: Device, workload: Workload | None = None) -> Choice:
+    """What a device begins with."""
+    kernels = FIRST["cpu" if device.kind == "cpu" else "cuda"]
+    return Choice(device=device.id, workload=workload or default_workload(device), kernels=kernels)
+
+
+def restored(shown: Configuration, hello: Hello, instead: str) -> tuple[Choice, str]:
+    """The choice that a picture embeds, on this engine, and a sentence on what had to differ (empty where nothing).
+
+    Args:
+        instead: the device that serves where the picture's is not here.
+    """
+    known = {info.id for info in hello.kernels}
+    missing = [kernel for kernel in shown.kernels if kernel not in known]
+    here = any(device.id == shown.device for device in hello.devices)
+    sentences = []
+    if not here:
+        name = shown.machine.name if shown.machine else shown.device
+        sentences.append(f"{name} ({shown.device}) is not here: {instead} runs instead.")
+    if missing:
+        sentences.append(f"This engine has no {', '.join(missing)}.")
+    kernels = tuple(kernel for kernel in shown.kernels if kernel in known)
+    choice = Choice(device=shown.device if here else instead, workload=shown.workload, kernels=kernels, params=shown.params)
+    return choice, " ".join(sentences)
+
+
+def fitted(choice: Choice, hello: Hello) -> Choice | None:
+    """A choice kept from an earlier start, where this engine can still run it."""
+    known = {info.id for info in hello.kernels}
+    kernels = tuple(kernel for kernel in choice.kernels if kernel in known)
+    if not kernels or all(device.id != choice.device for device in hello.devices):
+        return None
+    return msgspec.structs.replace(choice, kernels=kernels)

@@ -1,0 +1,75 @@
+"""Undo and redo of every choice. A drag is one step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PySide6.QtGui import QUndoCommand, QUndoStack
+
+from app.choice import Choice
+
+
+class _Chose(QUndoCommand):
+    """From one choice to another. Commands of one drag merge."""
+
+    def __init__(self, before: Choice, after: Choice, drag: int, show: Callable[[Choice], None]) -> None:
+        super().__init__(_what(before, after))
+        self.before, self.after, self.drag, self._show = before, after, drag, show
+
+    def id(self) -> int:
+        return 1 if self.drag else -1
+
+    def mergeWith(self, other: QUndoCommand) -> bool:  # noqa: N802
+        if not isinstance(other, _Chose) or other.drag != self.drag:
+            return False
+        self.after = other.after
+        self.setObsolete(self.after == self.before)
+        return True
+
+    def undo(self) -> None:
+        self._show(self.before)
+
+    def redo(self) -> None:
+        self._show(self.after)
+
+
+class History:
+    """`show` is called with each choice that becomes the current one, the first time too."""
+
+    def __init__(self, show: Callable[[Choice], None]) -> None:
+        self.stack = QUndoStack()
+        self._show = show
+        self._current: Choice | None = None
+
+    @property
+    def current(self) -> Choice | None:
+        return self._current
+
+    def begin(self, choice: Choice) -> None:
+        """A choice that cannot be undone: the first."""
+        self.stack.clear()
+        self._become(choice)
+
+    def choose(self, choice: Choice, drag: int = 0) -> None:
+        """A new choice; edits with the same `drag`, not 0, are one step."""
+        if self._current is None:
+            self.begin(choice)
+        elif choice != self._current:
+            self.stack.push(_Chose(self._current, choice, drag, self._become))
+
+    def _become(self, choice: Choice) -> None:
+        self._current = choice
+        self._show(choice)
+
+
+def _what(before: Choice, after: Choice) -> str:
+    """The name of a step."""
+    if before.device != after.device:
+        return "device"
+    if before.kernels != after.kernels:
+        return "kernels"
+    if before.params != after.params:
+        return "kernel parameters"
+    old, new = before.values(), after.values()
+    changed = [name for name in new if new[name] != old[name]]
+    return changed[0].replace("_", " ") if len(changed) == 1 else "shape"
