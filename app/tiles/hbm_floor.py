@@ -5,25 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from PySide6.QtCore import QRectF, Qt
+from PySide6.QtCore import QRectF
 from PySide6.QtGui import QColor, QImage, QPainter
 
-from app import format as fmt
 from app.theme import Theme
 from app.tiles.fills import Fill, matrix_shape
 from app.tiles.focus import Tile
-from app.tiles.layout import GAP, LINE, LYING, PAD, Layout
-from app.tiles.paint import CENTRE, LEFT, RIGHT, advance, faded, lines, outline, words
+from app.tiles.labels import paint_labels
+from app.tiles.layout import LINE, LYING, PAD, Layout
+from app.tiles.paint import LEFT, faded, outline, words
 from app.tiles.view import View
-from kernels.contract import Operand
 
 WRITTEN, REWRITING, FLYING = 150, 90, 55  # alpha: written, written but about to be again, being written
-
-
-def shape_text(operand: Operand) -> str:
-    """Rows by columns of one head."""
-    rows, columns = matrix_shape(operand)
-    return f"{fmt.count(rows)} × {fmt.count(columns)}"
 
 
 def paint_floor(painter: QPainter, layout: Layout, theme: Theme, view: View, fills: Mapping[str, Fill]) -> None:
@@ -40,9 +33,7 @@ def paint_floor(painter: QPainter, layout: Layout, theme: Theme, view: View, fil
             outline(painter, area, theme["muted"], dashed=True)
     for tile in view.focus.touched:
         paint_tile(painter, layout, theme, view, tile)
-    for operand in view.track.schedule.operands:
-        if operand.name in layout.matrices:
-            _paint_label(painter, layout, theme, operand)
+    paint_labels(painter, layout, theme, view)
 
 
 def tile_box(layout: Layout, view: View, tile: Tile) -> QRectF | None:
@@ -96,54 +87,3 @@ def _paint_fill(painter: QPainter, area: QRectF, colour: QColor, fill: Fill, nam
     down, across = pixels.shape
     image = QImage(pixels.data, across, down, 4 * across, QImage.Format.Format_ARGB32)
     painter.drawImage(area, image)
-
-
-def _paint_label(painter: QPainter, layout: Layout, theme: Theme, operand: Operand) -> None:
-    """Its letter, and its shape where there is room."""
-    name, area = operand.name, layout.matrices[operand.name]
-    colour = theme["text"] if operand.materialised else theme["muted"]
-    if name in LYING:
-        line = QRectF(area.left(), area.top() - LINE, max(area.width(), layout.floor.width() / 2 - layout.gutter - PAD), LINE)
-        _lettered(painter, line, theme, name, shape_text(operand))
-    elif name in "QO":
-        _paint_beside(painter, layout, theme, operand, area)
-    elif not operand.materialised:
-        painter.setFont(theme.sans(semibold=True))
-        inner = area.adjusted(3, 3, -3, -3)
-        _ = (lines(painter, inner, colour, (name, "never", "written"), LINE) or lines(painter, inner, colour, (name,), LINE))
-    else:
-        _paint_chip(painter, area, theme, operand)
-
-
-def _lettered(painter: QPainter, line: QRectF, theme: Theme, name: str, rest: str) -> None:
-    painter.setFont(theme.sans(semibold=True))
-    width = words(painter, line, LEFT, theme["text"], name)
-    painter.setFont(theme.sans())
-    words(painter, line.adjusted(width + 6, 0, 0, 0), LEFT, theme["muted"], rest)
-
-
-def _paint_beside(painter: QPainter, layout: Layout, theme: Theme, operand: Operand, area: QRectF) -> None:
-    """Letter, rows and columns in three lines beside an upright matrix, in its gutter."""
-    left = operand.name == "Q"
-    start = area.left() - layout.gutter if left else area.right() + GAP + 2
-    column = QRectF(start, area.top(), layout.gutter - GAP - 2, LINE)
-    rows, columns = matrix_shape(operand)
-    texts = [operand.name, fmt.count(rows), f"× {fmt.count(columns)}"]
-    for i, text in enumerate(texts[: max(1, int((layout.floor.bottom() - area.top()) / LINE))]):
-        painter.setFont(theme.sans(semibold=i == 0))
-        words(painter, column.translated(0, i * LINE), RIGHT if left else LEFT, theme["text" if i == 0 else "muted"], text)
-
-
-def _paint_chip(painter: QPainter, area: QRectF, theme: Theme, operand: Operand) -> None:
-    """The letter of a matrix that fills, on a ground of its own so that it stays legible."""
-    font = theme.sans(semibold=True)
-    head = fmt.bytes_iec(matrix_shape(operand)[0] * matrix_shape(operand)[1] * operand.itemsize)
-    texts = (f"{operand.name}  {shape_text(operand)} · {head}", f"{operand.name}  {head}", operand.name)
-    text = next((text for text in texts if advance(font, text) + 14 <= area.width()), operand.name)
-    chip = QRectF(area.left() + 3, area.top() + 3, advance(font, text) + 8, LINE)
-    if chip.width() + 6 > area.width() or chip.height() + 6 > area.height():
-        return
-    painter.setFont(font)
-    painter.fillRect(chip, faded(theme["panel"], 215))
-    painter.setPen(theme["text"])
-    painter.drawText(chip, CENTRE | Qt.TextFlag.TextDontClip, text)

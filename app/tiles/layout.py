@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from PySide6.QtCore import QRectF
 
 PAD, LINE, GAP, LEAST = 8.0, 16.0, 3.0, 6.0
+REG = 36.0          # for the word at the left of the shelves
 BETWEEN = 12.0      # at least, between S and P
 ROW = 15.0          # of the counters
-LOW, TALL = 285.0, 330.0  # below LOW the counters are short, from TALL slots have two lines
+LOW, TALL = 285.0, 330.0  # below LOW the counters are short, from TALL slots are taller
 LYING = frozenset({"K", "V"})
 
 
@@ -56,14 +57,14 @@ def lay_out(width: float, height: float, gutter: float, shape: tuple[int, int, i
         shape: N_q, N_kv and D of one head.
     """
     compact = height < LOW
-    slot = 30.0 if height >= TALL else 18.0
+    slot = 22.0 if height >= TALL else 18.0
     inner = width - 2 * PAD
     header = QRectF(PAD, 4, inner, LINE)
     counters = QRectF(PAD, height - 4 - (3 if compact else 5) * ROW, inner, (3 if compact else 5) * ROW)
     room_height = LINE + 2 * (slot + GAP) + LINE + 4
     room = QRectF(PAD, counters.top() - 4 - room_height, inner, room_height)
     room_title = QRectF(room.left(), room.top() + 1, inner, LINE)
-    shelf = QRectF(PAD + gutter, room_title.bottom() + 1, inner - gutter - 4, slot)
+    shelf = QRectF(PAD + REG, room_title.bottom() + 1, inner - REG, slot)
     registers = shelf.translated(0, slot + GAP)
     step = QRectF(PAD, registers.bottom() + 2, inner, LINE)
     l2 = QRectF(PAD, room.top() - LINE, inner, LINE)
@@ -78,7 +79,8 @@ def _matrices(floor: QRectF, gutter: float, shape: tuple[int, int, int]) -> dict
     tall, wide = floor.height() - LINE - GAP - 2, (floor.width() - 2 * gutter - BETWEEN) / 2 - GAP
     scale = max(min((tall - LEAST) / n_q, tall / (n_q + d), (wide - LEAST) / n_kv, wide / (n_kv + d)), 0.0)
     rows, keys, thin = (round(max(LEAST, extent * scale)) for extent in shape)
-    top = floor.top() + LINE + thin + GAP
+    spare = floor.height() - LINE - thin - GAP - rows - 2
+    top = floor.top() + LINE + thin + GAP + max(0, round(spare / 2 - LINE))  # wide ones stand in the middle
     left, right = floor.left() + gutter, floor.right() - gutter - thin
     s, p = QRectF(left + thin + GAP, top, keys, rows), QRectF(right - GAP - keys, top, keys, rows)
     above = top - GAP - thin

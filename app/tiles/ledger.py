@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from PySide6.QtCore import QRectF
+from PySide6.QtCore import QRectF, Qt
 from PySide6.QtGui import QColor, QPainter
 
 from app.facts import WASTE, operand_rank
@@ -15,30 +15,36 @@ from app.tiles.paint import LEFT, RIGHT, advance, outline, words
 from app.tiles.track import Counters, KernelTrack, Moved
 from app.tiles.view import View
 
+SO_FAR, IN_ALL, BAR = "so far", "in all", ""
+LEAST_BAR = 40.0
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What the counters count in: a power of 1024, and decimals enough for the least of them that matters."""
+    """What the counters count in: a power of 1024."""
 
     size: int
     name: str
-    most: int  # bytes: the largest total of all scenes, the common scale of the bars
+    most: int    # bytes: the largest total of all scenes, the common scale of the bars
+    entry: int   # bytes: the largest of one operand
 
     @staticmethod
     def of(tracks: Sequence[KernelTrack]) -> Unit:
-        """The unit in which the largest total has one to three digits before the point."""
-        rows = (row for track in tracks for row in ledger(track, track.totals, short=True))
+        """The unit in which the largest total has two to five digits before the point: small ones still show."""
+        rows = [row for track in tracks for row in ledger(track, track.totals, short=True)]
         most = max((sum(row.total.values()) for row in rows), default=1)
         power = 0
-        while most >= 1000 * 1024**power and power + 1 < len(UNITS):
+        while most >= 100_000 * 1024**power and power + 1 < len(UNITS):
             power += 1
-        return Unit(1024**power, UNITS[power], max(most, 1))
+        entry = max((max(row.total.values(), default=0) for row in rows), default=1)
+        return Unit(1024**power, UNITS[power], max(most, 1), entry)
 
     def text(self, value: int) -> str:
-        """A number of bytes in this unit, with a fixed number of decimals."""
-        return f"{value / self.size:.{0 if self.size == 1 else 2 if self.most < 100 * self.size else 1}f}"
+        """A number of bytes in this unit, with as many decimals as all others."""
+        most = self.most / self.size
+        text = f"{value / self.size:.{0 if self.size == 1 or most >= 1000 else 1 if most >= 100 else 2}f}"
+        return "<1" if value and text == "0" else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,51 +71,77 @@ def _sum(first: Moved, second: Moved) -> Moved:
 
 
 def paint_ledger(painter: QPainter, layout: Layout, theme: Theme, view: View, unit: Unit) -> None:
-    """Columns: operands, the total so far and in the end, and a bar on the scale of all scenes where there is room."""
-    rows = ledger(view.track, view.counters, layout.compact, view.device.memory_name)
-    area, mono = layout.counters, theme.mono()
-    names = sorted((operand.name for operand in view.track.schedule.operands), key=operand_rank)
-    head = max(advance(theme.sans(), f"{view.device.memory_name} written"), advance(theme.sans(), "tiles written")) + PAD
-    number = advance(mono, unit.text(unit.most))
-    totals = 2 * number + advance(theme.sans(), " of ") + 4
-    column = min((area.width() - head - totals - PAD) / len(names), number + 2 * PAD)
-    wide = column >= number + 2
-    end = head + (column * len(names) if wide else 0) + totals + PAD
+    """The rows under their heads."""
+    columns = _columns(layout.counters.width(), theme, view, unit)
     painter.setFont(theme.sans())
-    top = QRectF(area.left(), area.top(), area.width(), ROW)
-    words(painter, top, LEFT, theme["muted"], unit.name)
-    for i, name in enumerate(names if wide else ()):
-        painter.setFont(theme.sans(semibold=True))
-        words(painter, _cell(area, 0, head + i * column, column), RIGHT, theme["text"], name)
-    painter.setFont(theme.sans())
-    words(painter, _cell(area, 0, end - totals, totals), RIGHT, theme["muted"], "so far of all", "total")
-    for at, row in enumerate(rows, start=1):
-        painter.setFont(theme.sans())
-        words(painter, _cell(area, at, 0, head), LEFT, theme["muted"], row.name)
-        painter.setFont(mono)
-        for i, name in enumerate(names if wide else ()):
-            value = row.moved.get(name, 0)
-            words(painter, _cell(area, at, head + i * column, column), RIGHT, _ink(theme, view, name, value),
-                  unit.text(value) if value or row.total.get(name) else "0")
-        so_far, whole = unit.text(sum(row.moved.values())), unit.text(sum(row.total.values()))
-        words(painter, _cell(area, at, end - totals, number), RIGHT, theme["text"], so_far)
-        painter.setFont(theme.sans())
-        words(painter, _cell(area, at, end - totals, totals - number - 2), RIGHT, theme["muted"], "of")
-        painter.setFont(mono)
-        words(painter, _cell(area, at, end - number, number), RIGHT, theme["muted"], whole)
-        if area.width() - end > 48:
-            _paint_bar(painter, _cell(area, at, end + PAD, area.width() - end - PAD), theme, view, row, unit)
+    for column in columns:
+        painter.setFont(theme.sans(semibold=column.operand != ""))
+        words(painter, _cell(layout, 0, column), column.align, theme["text" if column.operand else "muted"], column.head)
+    for at, row in enumerate(ledger(view.track, view.counters, layout.compact, view.device.memory_name), start=1):
+        for column in columns:
+            cell = _cell(layout, at, column)
+            if column.head == BAR:
+                _paint_bar(painter, cell, theme, view, row, unit)
+                continue
+            text, ink = _entry(theme, view, unit, row, column)
+            painter.setFont(theme.sans() if column.align is LEFT else theme.mono())
+            words(painter, cell, column.align, ink, text)
 
 
-def _cell(area: QRectF, row: int, left: float, width: float) -> QRectF:
-    return QRectF(area.left() + left, area.top() + row * ROW, width, ROW)
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of the table, from `left` on."""
+
+    head: str
+    left: float
+    width: float
+    operand: str = ""
+    align: Qt.AlignmentFlag = RIGHT
 
 
-def _ink(theme: Theme, view: View, name: str, value: int) -> QColor:
-    """Red for waste alone: what a fused kernel would have kept on the SM."""
-    if not value:
-        return theme["muted"]
-    return theme["waste"] if name in WASTE and view.operand(name).materialised else theme["text"]
+def _columns(width: float, theme: Theme, view: View, unit: Unit) -> list[Column]:
+    """Names, operands, total so far, total in the end, a bar on the scale of all scenes: the last ones where there is room."""
+    mono, sans = theme.mono(), theme.sans()
+    memory = view.device.memory_name
+    name = max(advance(sans, text) for text in (f"{memory} written", "tiles written"))
+    operands = sorted((operand.name for operand in view.track.schedule.operands), key=operand_rank)
+    number = max(advance(mono, unit.text(unit.entry)), advance(theme.sans(semibold=True), max(operands, key=len, default="")))
+    total = max(advance(mono, unit.text(unit.most)), advance(sans, SO_FAR), advance(sans, IN_ALL))
+    gap = min(max((width - name - total - len(operands) * number) / (len(operands) + 2), 4.0), 1.25 * PAD)
+    columns = [Column(unit.name, 0, name, align=LEFT)]
+    x = name
+
+    def add(head: str, size: float, operand: str = "", align: Qt.AlignmentFlag = RIGHT) -> None:
+        nonlocal x
+        columns.append(Column(head, x + gap, size, operand, align))
+        x += gap + size
+
+    if name + len(operands) * (number + gap) + gap + total <= width:
+        for operand in operands:
+            add(operand, number, operand)
+    add(SO_FAR, total)
+    if x + gap + total <= width:
+        add(IN_ALL, total)
+    if x + gap + LEAST_BAR <= width:
+        add(BAR, width - x - gap)
+    return columns
+
+
+def _cell(layout: Layout, row: int, column: Column) -> QRectF:
+    return QRectF(layout.counters.left() + column.left, layout.counters.top() + row * ROW, column.width, ROW)
+
+
+def _entry(theme: Theme, view: View, unit: Unit, row: Line, column: Column) -> tuple[str, QColor]:
+    """What stands in a cell. Red is for waste alone: what a fused kernel keeps on the SM."""
+    if column.operand:
+        value = row.moved.get(column.operand, 0)
+        waste = column.operand in WASTE and view.operand(column.operand).materialised
+        return unit.text(value) if value else "0", theme["muted" if not value else "waste" if waste else "text"]
+    if column.head == SO_FAR:
+        return unit.text(sum(row.moved.values())), theme["text"]
+    if column.head == IN_ALL:
+        return unit.text(sum(row.total.values())), theme["muted"]
+    return row.name, theme["muted"]
 
 
 def _paint_bar(painter: QPainter, area: QRectF, theme: Theme, view: View, row: Line, unit: Unit) -> None:

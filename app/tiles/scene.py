@@ -18,6 +18,7 @@ from app.tiles.paint import CENTRE, LEFT, RIGHT, advance, faded, lines, outline,
 from app.tiles.sram_room import paint_room, slot_boxes, used_text
 from app.tiles.view import View, head_shape
 
+WITH_TIME = 440.0   # from here on the header has room for the kernel's own time
 LEAST_TILE = 16.0   # pixels a side of a tile on its way, so that its letter can be read
 
 
@@ -52,7 +53,7 @@ class Scene(QWidget):
 
     def __init__(self, theme: Theme) -> None:
         super().__init__()
-        self._theme, self._unit = theme, Unit(1, "B", 1)
+        self._theme, self._unit = theme, Unit(1, "B", 1, 1)
         self._view: View | None = None
         self._before: View | None = None
         self._layout: Layout | None = None
@@ -185,7 +186,9 @@ class Scene(QWidget):
             painter.fillRect(QRectF(line.left(), line.bottom() - 1, name, 2), theme["accent"])
         painter.setFont(theme.sans())
         wave = f"wave {fmt.count(view.place.wave + 1)} of {fmt.count(launch.waves)}"
-        state, ink = (f"done · {view.time}", theme["ok"]) if view.done else (wave, theme["muted"])
+        state, ink = ("✓ done", theme["ok"]) if view.done else (wave, theme["muted"])
+        if line.width() > WITH_TIME:
+            state = f"{state} · {view.time}"
         right = words(painter, line, RIGHT, ink, state)
         title, launches = launch.launch.title, len(view.track.launches)
         count = f"launch {view.place.launch + 1} of {launches} · "

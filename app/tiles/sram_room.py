@@ -9,11 +9,11 @@ from app import format as fmt
 from app.theme import Theme, on
 from app.tiles.fills import matrix_shape
 from app.tiles.focus import Held
-from app.tiles.layout import GAP, PAD, Layout
+from app.tiles.layout import GAP, PAD, REG, Layout
 from app.tiles.paint import CENTRE, LEFT, RIGHT, advance, outline, words
 from app.tiles.view import View
 
-TWO_LINES = 28.0
+BESIDE = 6.0        # between a slot's name and what lies in it
 
 
 def paint_room(painter: QPainter, layout: Layout, theme: Theme, view: View, hide: str = "") -> None:
@@ -23,7 +23,7 @@ def paint_room(painter: QPainter, layout: Layout, theme: Theme, view: View, hide
     painter.setFont(theme.sans())
     if any(slot.place == "registers" for slot in view.launch.launch.slots):
         shelf = layout.registers
-        name = QRectF(layout.room.left() + PAD, shelf.top(), layout.gutter, shelf.height())
+        name = QRectF(layout.room.left() + PAD, shelf.top(), REG - PAD, shelf.height())
         words(painter, name, LEFT, theme["muted"], "reg")
     boxes = slot_boxes(layout, theme, view)
     for held in view.focus.held:
@@ -39,9 +39,10 @@ def slot_boxes(layout: Layout, theme: Theme, view: View) -> dict[str, QRectF]:
         if not held:
             continue
         room = shelf.width() - GAP * (len(held) - 1)
-        least = [_least(theme, view, one) for one in held]
+        least = [_least(theme, view, one, tight=False) for one in held]
         if sum(least) > room:
-            least = [room / len(held)] * len(held)
+            least = [_least(theme, view, one, tight=True) for one in held]
+            least = [width * min(1.0, room / sum(least)) for width in least]
         spare = min(room - sum(least), 56.0 * len(held))
         total = sum(one.slot.bytes / one.slot.copies for one in held)
         x = shelf.left()
@@ -52,14 +53,14 @@ def slot_boxes(layout: Layout, theme: Theme, view: View) -> dict[str, QRectF]:
     return boxes
 
 
-def _least(theme: Theme, view: View, held: Held) -> float:
-    """The width of the longest label that a slot may get in this launch."""
+def _least(theme: Theme, view: View, held: Held, tight: bool) -> float:
+    """A width for the longest label that a slot may get in this launch."""
     slot, label = held.slot, held.name
     if slot.operand:
         rows, columns = matrix_shape(view.operand(slot.operand))
         label = f"{slot.operand}[{max(rows // slot.shape[0] - 1, 0)}"
         label += f",{columns // slot.shape[1] - 1}]" if columns > slot.shape[1] else "]"
-    return advance(theme.sans(semibold=True), max(label, held.name, key=len)) + 10
+    return advance(theme.sans(semibold=not tight), max(label, held.name, key=len)) + (3 if tight else 10)
 
 
 def used_text(view: View) -> str:
@@ -96,15 +97,18 @@ def _paint_slot(painter: QPainter, theme: Theme, box: QRectF, held: Held, arrivi
     outline(painter, box, theme["text"] if held.read or held.written else colour if full else theme["edge"],
             2.0 if held.written else 1.0, dashed=not full)
     ink = on(theme, colour) if full else theme["muted"]
-    inner = box.adjusted(3, 0, -3, 0)
-    painter.setFont(theme.sans(semibold=True))
-    if box.height() < TWO_LINES or not full or held.label == held.name:
-        words(painter, inner, CENTRE, ink, held.label if full else held.name, held.name)
-        return
-    painter.setFont(theme.sans())
-    words(painter, QRectF(inner.left(), box.top() + 1, inner.width(), 14), CENTRE, ink, held.name)
-    painter.setFont(theme.sans(semibold=True))
-    words(painter, QRectF(inner.left(), box.top() + 14, inner.width(), 14), CENTRE, ink, held.label, held.name)
+    inner = box.adjusted(1, 0, -1, 0)
+    painter.setFont(theme.sans(semibold=advance(theme.sans(semibold=True), held.label) <= inner.width()))
+    name, label = advance(theme.sans(), held.name), advance(painter.font(), held.label)
+    if not full or held.label == held.name:
+        words(painter, inner, CENTRE, ink, held.name)
+    elif name + BESIDE + label > inner.width():
+        words(painter, inner, CENTRE, ink, held.label, held.name)
+    else:
+        left = inner.center().x() - (name + BESIDE + label) / 2
+        words(painter, QRectF(left + name + BESIDE, box.top(), label + 1, box.height()), LEFT, ink, held.label)
+        painter.setFont(theme.sans())
+        words(painter, QRectF(left, box.top(), name + 1, box.height()), LEFT, ink, held.name)
 
 
 def _paint_step(painter: QPainter, layout: Layout, theme: Theme, view: View) -> None:

@@ -56,6 +56,30 @@ class Button(QToolButton):
             painter.drawRect(int(left), 1, int(width), 10)
 
 
+class ProgramBox(QSpinBox):
+    """`program 17 of 8 192`, from 1; narrow, without how many there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setPrefix("program ")
+        self.setKeyboardTracking(False)
+        self.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        self.setRange(1, 1)
+
+    def set_narrow(self, narrow: bool) -> None:
+        """Whether there is little room."""
+        self.setSuffix("" if narrow else f" of {fmt.count(self.maximum())}")
+        widest = f"{self.prefix()}{fmt.count(self.maximum())}{self.suffix()}"
+        self.setFixedWidth(self.lineEdit().fontMetrics().horizontalAdvance(widest) + 44)
+
+    def textFromValue(self, value: int) -> str:  # noqa: N802
+        return fmt.count(value)
+
+    def valueFromText(self, text: str) -> int:  # noqa: N802
+        digits = "".join(character for character in text.removesuffix(self.suffix()) if character.isdigit())
+        return int(digits or 1)
+
+
 class Transport(QWidget):
     """Says what is asked for; shows what it is told."""
 
@@ -71,7 +95,7 @@ class Transport(QWidget):
         self.play = Button("play", "Play", theme)
         self.on, self.end = Button("on", "Step (.)", theme), Button("end", "To the end (End)", theme)
         self.buttons = (self.start, self.back, self.play, self.on, self.end)
-        self.slider, self.speed, self.program = QSlider(Qt.Orientation.Horizontal), QComboBox(), QSpinBox()
+        self.slider, self.speed, self.program = QSlider(Qt.Orientation.Horizontal), QComboBox(), ProgramBox()
         self.time, self.wave = QLabel(""), QLabel("")
         self._lay_out()
         self._wire()
@@ -95,7 +119,7 @@ class Transport(QWidget):
         """Which program of the chosen kernel is followed, from 0."""
         self.program.blockSignals(True)
         self.program.setRange(1, programs)
-        self.program.setSuffix(f" of {fmt.count(programs)}")
+        self.program.set_narrow(self.width() < NARROW)
         self.program.setValue(program + 1)
         self.program.setAccessibleName(f"Program of {kernel} that is followed")
         self.program.setToolTip(f"The program of {kernel} that is followed")
@@ -115,7 +139,7 @@ class Transport(QWidget):
 
     def _lay_out(self) -> None:
         row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
+        row.setContentsMargins(0, 0, 4, 0)
         row.setSpacing(2)
         for button in self.buttons:
             row.addWidget(button)
@@ -127,7 +151,6 @@ class Transport(QWidget):
         self.slider.setAccessibleName("Scheduled time")
         row.addWidget(self.slider, 1)
         row.addSpacing(6)
-        self.time.setProperty("role", "value")
         self.time.setAccessibleName("Scheduled time")
         row.addWidget(self.time)
         row.addSpacing(6)
@@ -137,9 +160,6 @@ class Transport(QWidget):
         self.speed.setToolTip("Steps a second; up to 16 the tiles travel")
         row.addWidget(self.speed)
         row.addSpacing(6)
-        self.program.setPrefix("program ")
-        self.program.setKeyboardTracking(False)
-        self.program.setGroupSeparatorShown(False)
         row.addWidget(self.program)
         row.addSpacing(6)
         self.wave.setProperty("role", "muted")
@@ -186,3 +206,4 @@ class Transport(QWidget):
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: ARG002, N802
         self.wave.setVisible(self.width() >= NARROW)
+        self.program.set_narrow(self.width() < NARROW)

@@ -1,0 +1,123 @@
+"""The words of the HBM floor: each matrix's letter and shape, and what S and P cost."""
+
+from __future__ import annotations
+
+from PySide6.QtCore import QRectF, Qt
+from PySide6.QtGui import QPainter
+
+from app import format as fmt
+from app.theme import Theme
+from app.tiles.fills import matrix_shape
+from app.tiles.layout import GAP, LINE, LYING, PAD, Layout
+from app.tiles.paint import CENTRE, LEFT, RIGHT, advance, faded, lines, words
+from app.tiles.view import View
+from kernels.contract import Operand
+
+NEVER = "never written"
+
+
+def paint_labels(painter: QPainter, layout: Layout, theme: Theme, view: View) -> None:
+    """All of them, each in a place of its own."""
+    for operand in view.track.schedule.operands:
+        if operand.name not in layout.matrices:
+            continue
+        if operand.name in LYING:
+            _above(painter, layout, theme, operand)
+        elif operand.name in "QO":
+            _beside(painter, layout, theme, operand)
+        else:
+            write = _inside if operand.materialised else _never
+            if not write(painter, layout, theme, operand):
+                _below(painter, layout, theme, operand)
+    if "S" in layout.matrices:
+        _cost(painter, layout, theme, view)
+
+
+def _shape(operand: Operand) -> str:
+    rows, columns = matrix_shape(operand)
+    return f"{fmt.count(rows)} × {fmt.count(columns)}"
+
+
+def _above(painter: QPainter, layout: Layout, theme: Theme, operand: Operand) -> None:
+    area = layout.matrices[operand.name]
+    room = layout.floor.width() / 2 - layout.gutter - PAD
+    _lettered(painter, QRectF(area.left(), area.top() - LINE, max(area.width(), room), LINE), theme, operand.name,
+              _shape(operand))
+
+
+def _below(painter: QPainter, layout: Layout, theme: Theme, operand: Operand) -> None:
+    """Where a matrix is too small for words."""
+    area = layout.matrices[operand.name]
+    line = QRectF(area.left(), area.bottom() + 2, max(area.width(), LINE), LINE)
+    if line.bottom() <= layout.floor.bottom() + 2:
+        shape = _shape(operand)
+        texts = (shape,) if operand.materialised else (f"{shape} · {NEVER}", NEVER)
+        _lettered(painter, line, theme, operand.name, *texts)
+
+
+def _lettered(painter: QPainter, line: QRectF, theme: Theme, name: str, *rest: str) -> None:
+    painter.setFont(theme.sans(semibold=True))
+    width = words(painter, line, LEFT, theme["text"], name)
+    painter.setFont(theme.sans())
+    words(painter, line.adjusted(width + 6, 0, 0, 0), LEFT, theme["muted"], *rest, "")
+
+
+def _beside(painter: QPainter, layout: Layout, theme: Theme, operand: Operand) -> None:
+    """Letter, rows and columns in three lines beside an upright matrix, in its gutter; the letter at least."""
+    area, left = layout.matrices[operand.name], operand.name == "Q"
+    start = area.left() - layout.gutter if left else area.right() + GAP + 2
+    column = QRectF(start, area.top(), layout.gutter - GAP - 2, LINE)
+    rows, columns = matrix_shape(operand)
+    texts = [operand.name, fmt.count(rows), f"× {fmt.count(columns)}"]
+    room = int((layout.floor.bottom() + 2 - area.top()) / LINE)
+    for i, text in enumerate(texts if room >= len(texts) else texts[:1]):
+        painter.setFont(theme.sans(semibold=i == 0))
+        words(painter, column.translated(0, i * LINE), RIGHT if left else LEFT, theme["muted" if i else "text"], text)
+
+
+def _inside(painter: QPainter, layout: Layout, theme: Theme, operand: Operand) -> bool:
+    """Letter and shape on a ground of their own, so that they stay legible as the matrix fills."""
+    font, area = theme.sans(semibold=True), layout.matrices[operand.name]
+    texts = (f"{operand.name}  {_shape(operand)}", operand.name)
+    text = next((text for text in texts if advance(font, text) + 14 <= area.width()), None)
+    if text is None or area.height() < LINE + 6:
+        return False
+    chip = QRectF(area.left() + 3, area.top() + 3, advance(font, text) + 8, LINE)
+    painter.setFont(font)
+    painter.fillRect(chip, faded(theme["panel"], 215))
+    painter.setPen(theme["text"])
+    painter.drawText(chip, CENTRE | Qt.TextFlag.TextDontClip, text)
+    return True
+
+
+def _never(painter: QPainter, layout: Layout, theme: Theme, operand: Operand) -> bool:
+    """What no program ever writes says so."""
+    painter.setFont(theme.sans(semibold=True))
+    inner = layout.matrices[operand.name].adjusted(3, 2, -3, -2)
+    forms = ((operand.name, *NEVER.split()), (operand.name,))
+    return any(lines(painter, inner, theme["muted"], form, LINE) for form in forms)
+
+
+def _cost(painter: QPainter, layout: Layout, theme: Theme, view: View) -> None:
+    """Between S and P: the bytes of both that went through HBM, the point of it all. In fewer lines where it is low."""
+    left, right = layout.matrices["S"], layout.matrices["P"]
+    area = QRectF(left.right() + 4, left.top(), right.left() - left.right() - 8, left.height())
+    scratch = [operand for operand in view.track.schedule.operands if operand.role == "scratch"]
+    if not scratch:
+        return
+    sides = (view.counters.hbm_read, view.counters.hbm_written)
+    moved = sum(side.get(operand.name, 0) for side in sides for operand in scratch)
+    names, memory = " and ".join(operand.name for operand in scratch), view.device.memory_name
+    plain, ink = theme.sans(), theme["waste" if moved else "text"]
+    value = (fmt.bytes_iec(moved), theme.mono(semibold=True), ink)
+    never = (NEVER, plain, theme["muted"])
+    short = value if any(operand.materialised for operand in scratch) else never
+    forms = (((names, plain, theme["muted"]), value, (f"through {memory}", plain, theme["muted"])),
+             ((names, plain, theme["muted"]), short))
+    for form in forms:
+        if len(form) * LINE <= area.height() and all(advance(font, text) <= area.width() for text, font, _ in form):
+            top = area.center().y() - len(form) * LINE / 2
+            for i, (text, font, colour) in enumerate(form):
+                painter.setFont(font)
+                words(painter, QRectF(area.left(), top + i * LINE, area.width(), LINE), CENTRE, colour, text)
+            return
