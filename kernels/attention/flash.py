@@ -329,7 +329,7 @@ def _tile_ops(workload: AttentionWorkload, config: Config) -> tuple[TileOp, ...]
     w, bm, bn, bd, ahead = workload, config["block_m"], config["block_n"], _block_d(workload), tuned.ring_depth(config) - 1
     at = (var("b"), var("h") // w.group, var("j") * bn, const(0))
     mask: dict[str, Expr | float] = {
-        "row": var("m") * bm, "col": var("j") * bn, "shift": w.keys - w.seq, "causal": w.causal, "window": w.window,
+        "row": var("m") * bm, "col": var("j") * bn, "shift": w.keys - w.seq, "causal": int(w.causal), "window": w.window,
     }
     return (
         TileOp(kind="load", title="load K", operand="K", at=at, tile=(1, 1, bn, bd), writes=("K",), ahead=ahead),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
 from kernels import execute
 from kernels.catalog import catalog
-from kernels.contract import AttentionWorkload, Config, KernelSpec, Traffic
+from kernels.contract import AttentionWorkload, Config, KernelSpec, Schedule, Traffic
 from kernels.contract.walk import launch_totals, live_bytes, profile, program_steps, programs, totals, touches
 from tests.kernels.shapes import CPU, H200, SMALL, error, grid, name, shape, tensors_for
 
@@ -45,6 +46,14 @@ def test_long_schedule_agrees_with_reference(spec: KernelSpec) -> None:
     tensors = tensors_for(spec, w)
     got = execute.bind(spec, w, spec.configure(w, CPU), tensors)()
     assert error(got["O"], spec.reference(w, tensors, None)["O"]) <= spec.tolerance(w)
+
+
+@every
+@shapes
+def test_a_schedule_survives_the_wire(spec: KernelSpec, workload: AttentionWorkload) -> None:
+    assert spec.schedule
+    schedule = spec.schedule(workload, SMALL)
+    assert msgspec.json.decode(msgspec.json.encode(schedule), type=Schedule) == schedule
 
 
 @every
