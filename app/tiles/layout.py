@@ -11,7 +11,7 @@ from PySide6.QtCore import QRectF
 
 PAD, LINE, GAP, LEAST = 8.0, 16.0, 3.0, 6.0
 REG = 36.0          # for the word at the left of the shelves
-BETWEEN = 12.0      # at least, between S and P
+BETWEEN = 92.0      # at least, between S and P, for what they cost
 ROW = 15.0          # of the counters
 LOW, TALL = 285.0, 330.0  # below LOW the counters are short, from TALL slots are taller
 LYING = frozenset({"K", "V"})

@@ -1,7 +1,9 @@
-"""The clock of the theatre: up to two kernels that step together, a scrub in scheduled time, the followed slot. No Qt.
+"""The clock of the theatre: up to two kernels, step by step or in scheduled time, and the followed slot. No Qt.
 
 Positions are anchored: a seek in scheduled time sets each kernel's anchor, and steps count from there for all of them.
 A kernel at its end waits while the others go on; stepping back by as much returns it to where it was.
+Playing slowly, the kernels take their steps together, so that each can be watched. Playing fast, the one that takes longest
+steps, and the others stand where they are at its scheduled time: the fast one is done first and waits.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from kernels.contract import Device
 
 SPEEDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # steps a second
 DEFAULT_SPEED = 8
+TOGETHER = 16  # steps a second up to which kernels step together
 
 
 class Playback:
@@ -57,8 +60,11 @@ class Playback:
     @property
     def now(self) -> float:
         """Scheduled time of the kernel that takes longest."""
-        longest = max(range(len(self.tracks)), key=lambda i: self.tracks[i].length)
-        return self.time(longest)
+        return self.time(self._longest)
+
+    @property
+    def _longest(self) -> int:
+        return max(range(len(self.tracks)), key=lambda i: self.tracks[i].length)
 
     def step(self, by: int) -> None:
         """All kernels take `by` steps, each within its own bounds."""
@@ -94,7 +100,22 @@ class Playback:
             return 0
         self._due += dt_s * self.speed
         steps, self._due = int(self._due), self._due % 1.0
-        self.step(steps)
+        if self.speed <= TOGETHER:
+            self.step(steps)
+        elif steps:
+            self._run(steps)
         if self.ended:
             self.playing = False
         return steps
+
+    def _run(self, steps: int) -> None:
+        """The kernel that takes longest takes some steps; the others follow its scheduled time and never go back."""
+        lead = self._longest
+        positions = [self.position(i) for i in range(len(self.tracks))]
+        positions[lead] += steps
+        time = self.tracks[lead].time_of(self.tracks[lead].place(self.slots[lead], positions[lead]))
+        for i, track in enumerate(self.tracks):
+            if i != lead:
+                positions[i] = max(positions[i], track.position_at(self.slots[i], time))
+        self.anchors, self.offset = positions, 0
+        self.anchors[lead] = min(positions[lead], self.tracks[lead].total(self.slots[lead]))

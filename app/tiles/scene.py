@@ -2,57 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from PySide6.QtCore import QPointF, QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QMouseEvent, QPainter, QPaintEvent, QPixmap, QResizeEvent
-from PySide6.QtWidgets import QSizePolicy, QWidget
+from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
+from PySide6.QtGui import QHelpEvent, QMouseEvent, QPainter, QPaintEvent, QPixmap, QResizeEvent
+from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from app import format as fmt
-from app.theme import Theme, on
-from app.tiles.focus import Tile
+from app.theme import Theme
+from app.tiles.fills import matrix_shape
 from app.tiles.hbm_floor import paint_floor, program_at, tile_box
 from app.tiles.layout import LINE, PAD, Layout, lay_out
 from app.tiles.ledger import Unit, paint_ledger
-from app.tiles.paint import CENTRE, LEFT, RIGHT, advance, faded, lines, outline, words
+from app.tiles.paint import LEFT, RIGHT, advance, outline, words
 from app.tiles.sram_room import paint_room, slot_boxes, used_text
+from app.tiles.travel import Travel, paint_travel
 from app.tiles.view import View, head_shape
 
 WITH_TIME = 440.0   # from here on the header has room for the kernel's own time
-LEAST_TILE = 16.0   # pixels a side of a tile on its way, so that its letter can be read
-
-
-@dataclass(slots=True)
-class Travel:
-    """A tile on its way from one box to another; `progress` runs from 0 to 1 in `seconds`."""
-
-    tile: Tile
-    slot: str
-    store: bool
-    start: QRectF
-    stop: QRectF
-    seconds: float
-    progress: float = 0.0
-
-    @property
-    def box(self) -> QRectF:
-        """Where it is now: it sets off and arrives softly."""
-        t = self.progress * self.progress * (3 - 2 * self.progress)
-        a, b = self.start, self.stop
-        width = max(a.width() + (b.width() - a.width()) * t, LEAST_TILE)
-        height = max(a.height() + (b.height() - a.height()) * t, LEAST_TILE)
-        centre = a.center() + (b.center() - a.center()) * t
-        return QRectF(round(centre.x() - width / 2), round(centre.y() - height / 2), round(width), round(height))
 
 
 class Scene(QWidget):
-    """Paints the view it was handed last. `pressed` when it is clicked; `program_picked` where a program was clicked on."""
+    """Paints the view it was handed last. `pressed` carries its index; `program_picked` also the program clicked on."""
 
-    pressed = Signal()
-    program_picked = Signal(int)
+    pressed = Signal(int)
+    program_picked = Signal(int, int)
 
-    def __init__(self, theme: Theme) -> None:
+    def __init__(self, theme: Theme, index: int) -> None:
         super().__init__()
+        self._index = index
         self._theme, self._unit = theme, Unit(1, "B", 1, 1)
         self._view: View | None = None
         self._before: View | None = None
@@ -83,11 +59,12 @@ class Scene(QWidget):
             self._stir()
 
     def show_view(self, view: View, travel_s: float = 0.0) -> None:
-        """Paints a view; its step's tile travels for `travel_s` seconds where it has one."""
+        """Paints a view; the tile of a new step travels for `travel_s` seconds."""
+        moved = self._view is None or view.place != self._view.place
         if self._view is None or head_shape(view.track) != head_shape(self._view.track):
             self._layout = None
         self._before, self._view, self._travel = self._view, view, None
-        if travel_s > 0:
+        if travel_s > 0 and moved:
             self._travel = self._set_off(view, travel_s)
         self.setAccessibleName(f"Tiles of {view.track.schedule.kernel}")
         self.setAccessibleDescription(self.summary())
@@ -160,7 +137,7 @@ class Scene(QWidget):
         painter.setClipRegion(event.region())
         painter.drawPixmap(0, 0, self._still)
         if self._travel is not None:
-            self._paint_travel(painter, self._travel)
+            paint_travel(painter, self._theme, self._travel)
 
     def _paint_still(self, canvas: QPixmap) -> None:
         """All but the tile on its way."""
@@ -187,7 +164,7 @@ class Scene(QWidget):
         painter.setFont(theme.sans())
         wave = f"wave {fmt.count(view.place.wave + 1)} of {fmt.count(launch.waves)}"
         state, ink = ("✓ done", theme["ok"]) if view.done else (wave, theme["muted"])
-        if line.width() > WITH_TIME:
+        if view.time and line.width() > WITH_TIME:
             state = f"{state} · {view.time}"
         right = words(painter, line, RIGHT, ink, state)
         title, launches = launch.launch.title, len(view.track.launches)
@@ -222,28 +199,44 @@ class Scene(QWidget):
         slot = slot_boxes(layout, self._theme, view)[held.name]
         return Travel(focus.moved, held.name, store, *((slot, home) if store else (home, slot)), seconds)
 
-    def _paint_travel(self, painter: QPainter, travel: Travel) -> None:
-        theme, box = self._theme, travel.box
-        colour = theme.operand(travel.tile.operand)
-        painter.fillRect(box, faded(colour, 235))
-        outline(painter, box, theme["text"])
-        painter.setFont(theme.sans(semibold=True))
-        inner = box.adjusted(2, 0, -2, 0)
-        ink = on(theme, colour)
-        if not lines(painter, inner, ink, (travel.tile.label,), LINE):
-            words(painter, inner, CENTRE, ink, travel.tile.operand)
-
     # --- the pointer ---
 
     def mousePressEvent(self, event: QMouseEvent) -> None:  # noqa: N802
-        self.pressed.emit()
+        self.pressed.emit(self._index)
         view = self._view
         if view is None or event.button() is not Qt.MouseButton.LeftButton:
             return
         at: QPointF = event.position()
         program = program_at(self.scene_layout(), view, at.x(), at.y())
         if program is not None:
-            self.program_picked.emit(program)
+            self.program_picked.emit(self._index, program)
+
+    def event(self, event: QEvent) -> bool:
+        if isinstance(event, QHelpEvent) and event.type() == QEvent.Type.ToolTip:
+            QToolTip.showText(event.globalPos(), self.tip_at(QPointF(event.pos())), self)
+            return True
+        return super().event(event)
+
+    def tip_at(self, at: QPointF) -> str:
+        """What is under the pointer: a matrix or a slot, with its exact size; empty where nothing is."""
+        view = self._view
+        if view is None:
+            return ""
+        layout = self.scene_layout()
+        for operand in view.track.schedule.operands:
+            if operand.name in layout.matrices and layout.matrices[operand.name].contains(at):
+                rows, columns = matrix_shape(operand)
+                never = "" if operand.materialised else ", never written"
+                return (f"{operand.name}: {fmt.count(rows)} × {fmt.count(columns)} a head, "
+                        f"{fmt.bytes_iec(operand.bytes)} in all {fmt.plural(view.focus.heads, 'head')}{never}")
+        boxes = slot_boxes(layout, self._theme, view)
+        for held in view.focus.held:
+            if boxes[held.name].contains(at):
+                shape = " × ".join(fmt.count(extent) for extent in held.slot.shape)
+                where = view.device.sram_name if held.slot.place == "sram" else "registers"
+                size = fmt.bytes_iec(held.slot.bytes // held.slot.copies)
+                return f"{held.name}: {shape}, {size} in {where}, holds {held.label or 'nothing'}"
+        return ""
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: ARG002, N802
         self._layout, self._travel = None, None

@@ -10,7 +10,7 @@ from app import format as fmt
 from app.theme import Theme
 from app.tiles.fills import Fills
 from app.tiles.ledger import Unit
-from app.tiles.playback import Playback
+from app.tiles.playback import DEFAULT_SPEED, TOGETHER, Playback
 from app.tiles.scene import Scene
 from app.tiles.step_info import StepInfo, describe
 from app.tiles.transport import Transport
@@ -20,7 +20,6 @@ from kernels.contract import Device, Workload
 
 EMPTY = "The tiles appear when the engine has planned a run."
 SCENES = 2
-TRAVEL_SPEED = 16       # steps a second, beyond which nothing travels
 TRAVEL_S = 0.35         # at most
 
 
@@ -32,14 +31,15 @@ class Theatre(QWidget):
 
     def __init__(self, theme: Theme) -> None:
         super().__init__()
-        self._theme, self._reduced, self._chosen = theme, False, 0
+        self._reduced, self._chosen, self._speed = False, 0, float(DEFAULT_SPEED)
         self._playback: Playback | None = None
         self._device: Device | None = None
         self._shown: tuple[object, ...] = ()
         self._fills: list[Fills] = []
         self._info: StepInfo | None = None
-        self.scenes = [Scene(theme) for _ in range(SCENES)]
+        self.scenes = [Scene(theme, index) for index in range(SCENES)]
         self.transport = Transport(theme)
+        self._stage = QWidget()
         self._empty, self._note = QLabel(EMPTY), QLabel("")
         self._lay_out()
         self._wire()
@@ -60,9 +60,10 @@ class Theatre(QWidget):
         before = self._playback
         self._playback = Playback(drawn, device) if drawn else None
         if self._playback is not None:
+            self._playback.speed = self._speed
             if before is not None and before.length:
                 self._playback.seek(before.now / before.length)
-                self._playback.playing, self._playback.speed = before.playing, before.speed
+                self._playback.playing = before.playing
             self._fills = [Fills(track) for track in self._playback.tracks]
             unit = Unit.of(self._playback.tracks)
             for scene in self.scenes:
@@ -74,7 +75,6 @@ class Theatre(QWidget):
 
     def set_theme(self, theme: Theme) -> None:
         """Colours and type of everything."""
-        self._theme = theme
         for scene in self.scenes:
             scene.set_theme(theme)
         self.transport.set_theme(theme)
@@ -134,6 +134,7 @@ class Theatre(QWidget):
     @Slot(float)
     def set_speed(self, factor: float) -> None:
         """Steps a second."""
+        self._speed = factor
         if self._playback is not None:
             self._playback.speed = factor
         self.transport.show_speed(factor)
@@ -168,7 +169,8 @@ class Theatre(QWidget):
     # --- inside ---
 
     def _lay_out(self) -> None:
-        column, row = QVBoxLayout(self), QHBoxLayout()
+        column, row = QVBoxLayout(self), QHBoxLayout(self._stage)
+        row.setContentsMargins(0, 0, 0, 0)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         row.setSpacing(8)
@@ -179,7 +181,7 @@ class Theatre(QWidget):
             label.setWordWrap(True)
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
         column.addWidget(self._empty, 1)
-        column.addLayout(row, 1)
+        column.addWidget(self._stage, 1)
         column.addWidget(self._note)
         column.addWidget(self.transport)
         self.setMinimumHeight(300)
@@ -191,29 +193,16 @@ class Theatre(QWidget):
         bar.play_pressed.connect(self.toggle_play)
         bar.speed_picked.connect(self.set_speed)
         bar.program_picked.connect(self.choose_program)
-        for scene, pressed, picked in zip(self.scenes, (self._first_pressed, self._second_pressed),
-                                          (self._first_picked, self._second_picked), strict=True):
-            scene.pressed.connect(pressed)
-            scene.program_picked.connect(picked)
+        for scene in self.scenes:
+            scene.pressed.connect(self._choose)
+            scene.program_picked.connect(self._picked_in)
 
-    @Slot()
-    def _first_pressed(self) -> None:
-        self._choose(0)
-
-    @Slot()
-    def _second_pressed(self) -> None:
-        self._choose(1)
-
-    @Slot(int)
-    def _first_picked(self, program: int) -> None:
-        self._choose(0)
+    @Slot(int, int)
+    def _picked_in(self, kernel: int, program: int) -> None:
+        self._choose(kernel)
         self.choose_program(program)
 
     @Slot(int)
-    def _second_picked(self, program: int) -> None:
-        self._choose(1)
-        self.choose_program(program)
-
     def _choose(self, kernel: int) -> None:
         """The kernel that program choice and inspector are about."""
         self.setFocus(Qt.FocusReason.MouseFocusReason)
@@ -227,6 +216,7 @@ class Theatre(QWidget):
     def _show_what_is_there(self, drawn: list[KernelPlan]) -> None:
         for i, scene in enumerate(self.scenes):
             scene.setVisible(i < len(drawn))
+        self._stage.setVisible(bool(drawn))
         self._empty.setVisible(not drawn)
         self._empty.setText(self._note.text() or EMPTY)
         self._note.setVisible(bool(drawn) and bool(self._note.text()))
@@ -238,7 +228,7 @@ class Theatre(QWidget):
         assert device is not None
         track = playback.tracks[kernel]
         return view_of(track, self._fills[kernel], device, playback.place(kernel), playback.finished(kernel),
-                       self._time(playback.time(kernel)))
+                       self._time(playback.time(kernel)) if playback.timed else "")
 
     def _time(self, value: float) -> str:
         """Scheduled time, or bytes where the bandwidth is not known."""
@@ -251,7 +241,7 @@ class Theatre(QWidget):
         if playback is None:
             self.setAccessibleDescription(self.summary())
             return
-        travel = travel and not self._reduced and playback.speed <= TRAVEL_SPEED
+        travel = travel and not self._reduced and playback.speed <= TOGETHER
         seconds = min(TRAVEL_S, 0.6 / playback.speed) if travel else 0.0
         views = [self._view(kernel) for kernel in range(len(playback.tracks))]
         for i, (scene, view) in enumerate(zip(self.scenes, views, strict=False)):

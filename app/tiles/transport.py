@@ -8,7 +8,7 @@ from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSlider, QSpinBox,
 
 from app import format as fmt
 from app.theme import Theme
-from app.tiles.playback import DEFAULT_SPEED, SPEEDS
+from app.tiles.playback import DEFAULT_SPEED, SPEEDS, TOGETHER
 
 STEPS = 10_000      # of the scrubber
 NARROW = 880        # below, the waves stand in the scenes alone
@@ -157,7 +157,9 @@ class Transport(QWidget):
         for speed in SPEEDS:
             self.speed.addItem(f"{fmt.count(speed)} step{'' if speed == 1 else 's'}/s", speed)
         self.speed.setAccessibleName("Speed")
-        self.speed.setToolTip("Steps a second; up to 16 the tiles travel")
+        self.speed.setToolTip(
+            f"Up to {TOGETHER} steps a second tiles travel and the kernels step together.\n"
+            "Faster, both run in scheduled time: the fast one is done first and waits.")
         row.addWidget(self.speed)
         row.addSpacing(6)
         row.addWidget(self.program)

@@ -12,7 +12,7 @@ from kernels.contract import Device, Operand
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One kernel at one place. `time` is its own scheduled time in words; `unit` and `digits` are those of its counters."""
+    """One kernel at one place. `time` is its own scheduled time in words, empty where the bandwidth is not known."""
 
     track: KernelTrack
     device: Device
