@@ -62,7 +62,8 @@ def program_at(layout: Layout, view: View, x: float, y: float) -> int | None:
             continue
         cells = fill.cells.T if name in LYING else fill.cells
         down, across = cells.shape
-        program = int(cells[int((y - area.top()) / area.height() * down), int((x - area.left()) / area.width() * across)])
+        row, column = int((y - area.top()) / area.height() * down), int((x - area.left()) / area.width() * across)
+        program = int(cells[min(row, down - 1), min(column, across - 1)])
         return program if program < view.launch.launch.programs else None
     return None
 

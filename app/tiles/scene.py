@@ -71,6 +71,11 @@ class Scene(QWidget):
         self._stir()
 
     @property
+    def view(self) -> View | None:
+        """What is painted."""
+        return self._view
+
+    @property
     def travelling(self) -> bool:
         """Whether a tile is on its way."""
         return self._travel is not None

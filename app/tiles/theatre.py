@@ -40,7 +40,7 @@ class Theatre(QWidget):
         self.scenes = [Scene(theme, index) for index in range(SCENES)]
         self.transport = Transport(theme)
         self._stage = QWidget()
-        self._empty, self._note = QLabel(EMPTY), QLabel("")
+        self._empty, self.note = QLabel(EMPTY), QLabel("")
         self._lay_out()
         self._wire()
         self._show_what_is_there([])
@@ -69,7 +69,7 @@ class Theatre(QWidget):
             for scene in self.scenes:
                 scene.set_unit(unit)
         self._chosen = min(self._chosen, max(len(drawn) - 1, 0))
-        self._note.setText(_note(plans, drawn))
+        self.note.setText(_note(plans, drawn))
         self._show_what_is_there(drawn)
         self._refresh()
 
@@ -151,7 +151,7 @@ class Theatre(QWidget):
     def summary(self) -> str:
         """One sentence for screen readers."""
         said = [scene.summary() for scene in self._drawn()]
-        return " ".join(said) if said else self._note.text() or EMPTY
+        return " ".join(said) if said else self.note.text() or EMPTY
 
     def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802
         match event.key():
@@ -176,13 +176,13 @@ class Theatre(QWidget):
         row.setSpacing(8)
         for scene in self.scenes:
             row.addWidget(scene, 1)
-        for label in (self._empty, self._note):
+        for label in (self._empty, self.note):
             label.setProperty("role", "muted")
             label.setWordWrap(True)
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
         column.addWidget(self._empty, 1)
         column.addWidget(self._stage, 1)
-        column.addWidget(self._note)
+        column.addWidget(self.note)
         column.addWidget(self.transport)
         self.setMinimumHeight(300)
 
@@ -218,8 +218,8 @@ class Theatre(QWidget):
             scene.setVisible(i < len(drawn))
         self._stage.setVisible(bool(drawn))
         self._empty.setVisible(not drawn)
-        self._empty.setText(self._note.text() or EMPTY)
-        self._note.setVisible(bool(drawn) and bool(self._note.text()))
+        self._empty.setText(self.note.text() or EMPTY)
+        self.note.setVisible(bool(drawn) and bool(self.note.text()))
         self.transport.setEnabled(bool(drawn))
 
     def _view(self, kernel: int) -> View:
