@@ -11,7 +11,7 @@ from PySide6.QtCore import QRectF
 
 PAD, LINE, GAP, LEAST = 8.0, 16.0, 3.0, 6.0
 REG = 36.0          # for the word at the left of the shelves
-BETWEEN = 92.0      # at least, between S and P, for what they cost
+BETWEEN = 92.0      # between S and P, for what they cost, where there is width
 ROW = 15.0          # of the counters
 LOW, TALL = 285.0, 330.0  # below LOW the counters are short, from TALL slots are taller
 LYING = frozenset({"K", "V"})
@@ -76,7 +76,8 @@ def lay_out(width: float, height: float, gutter: float, shape: tuple[int, int, i
 def _matrices(floor: QRectF, gutter: float, shape: tuple[int, int, int]) -> dict[str, QRectF]:
     """Q left of S, K above it; O right of P, V above it. One scale for all, but at least 6 px."""
     n_q, n_kv, d = shape
-    tall, wide = floor.height() - LINE - GAP - 2, (floor.width() - 2 * gutter - BETWEEN) / 2 - GAP
+    between = min(BETWEEN, max(0.7 * BETWEEN, 0.25 * floor.width()))
+    tall, wide = floor.height() - LINE - GAP - 2, (floor.width() - 2 * gutter - between) / 2 - GAP
     scale = max(min((tall - LEAST) / n_q, tall / (n_q + d), (wide - LEAST) / n_kv, wide / (n_kv + d)), 0.0)
     rows, keys, thin = (round(max(LEAST, extent * scale)) for extent in shape)
     spare = floor.height() - LINE - thin - GAP - rows - 2

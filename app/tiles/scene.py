@@ -14,6 +14,7 @@ from app.tiles.layout import LINE, PAD, Layout, lay_out
 from app.tiles.ledger import Unit, paint_ledger
 from app.tiles.paint import LEFT, RIGHT, advance, outline, words
 from app.tiles.sram_room import paint_room, slot_boxes, used_text
+from app.tiles.transport import wave_text
 from app.tiles.travel import Travel, paint_travel
 from app.tiles.view import View, head_shape
 
@@ -35,7 +36,7 @@ class Scene(QWidget):
         self._layout: Layout | None = None
         self._still: QPixmap | None = None
         self._travel: Travel | None = None
-        self._chosen = False
+        self._chosen = self._focused = False
         self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.setMinimumSize(260, 240)
@@ -52,10 +53,10 @@ class Scene(QWidget):
         """What the counters count in."""
         self._unit = unit
 
-    def set_chosen(self, chosen: bool) -> None:
-        """Whether the program choice and the inspector are about this scene."""
-        if chosen != self._chosen:
-            self._chosen = chosen
+    def set_marks(self, chosen: bool, focused: bool) -> None:
+        """Whether the program choice and the inspector are about this scene, and whether keys go to it."""
+        if (chosen, focused) != (self._chosen, self._focused):
+            self._chosen, self._focused = chosen, focused
             self._stir()
 
     def show_view(self, view: View, travel_s: float = 0.0) -> None:
@@ -109,7 +110,7 @@ class Scene(QWidget):
         what = view.focus.step.op.title if view.focus.step else "not begun"
         moved, whole = view.counters.hbm_bytes, view.track.totals.hbm_bytes
         where = "done" if view.done else (
-            f"{launch.launch.title}, wave {fmt.count(place.wave + 1)} of {fmt.count(launch.waves)}, "
+            f"{launch.launch.title}, {wave_text(place.wave, launch.waves)}, "
             f"program {fmt.count(place.program + 1)}, step {fmt.count(place.done)} of {fmt.count(place.steps)}: {what}")
         return (f"{view.track.schedule.kernel}: {where}; {fmt.bytes_iec(moved)} of {fmt.bytes_iec(whole)} "
                 f"to and from {view.device.memory_name}, {used_text(view)} of {view.device.sram_name} used.")
@@ -149,7 +150,7 @@ class Scene(QWidget):
         theme, view = self._theme, self._view
         canvas.fill(theme["panel"])
         painter = QPainter(canvas)
-        outline(painter, QRectF(self.rect()), theme["border"])
+        outline(painter, QRectF(self.rect()), theme["accent" if self._focused else "border"])
         if view is not None:
             layout, travel = self.scene_layout(), self._travel
             self._paint_header(painter, layout, view)
@@ -167,7 +168,7 @@ class Scene(QWidget):
         if self._chosen:
             painter.fillRect(QRectF(line.left(), line.bottom() - 1, name, 2), theme["accent"])
         painter.setFont(theme.sans())
-        wave = f"wave {fmt.count(view.place.wave + 1)} of {fmt.count(launch.waves)}"
+        wave = wave_text(view.place.wave, launch.waves)
         state, ink = ("✓ done", theme["ok"]) if view.done else (wave, theme["muted"])
         if view.time and line.width() > WITH_TIME:
             state = f"{state} · {view.time}"
@@ -241,8 +242,16 @@ class Scene(QWidget):
                 where = view.device.sram_name if held.slot.place == "sram" else "registers"
                 size = fmt.bytes_iec(held.slot.bytes // held.slot.copies)
                 return f"{held.name}: {shape}, {size} in {where}, holds {held.label or 'nothing'}"
-        return ""
+        return _counted(view) if layout.counters.contains(at) else ""
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: ARG002, N802
         self._layout, self._travel = None, None
         self._stir()
+
+
+def _counted(view: View) -> str:
+    """What the counters count."""
+    small = "cores and cache" if view.device.kind == "cpu" else "SMs and L2"
+    return (f"{view.device.memory_name}: each launch's distinct elements, read once and written once.\n"
+            f"tiles: every tile loaded and stored, what crosses between {small}.\n"
+            f"Programs of a wave are taken to be as far as the followed one.")

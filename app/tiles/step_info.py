@@ -46,11 +46,13 @@ def _moves(view: View) -> Iterable[str]:
     tile, step = view.focus.moved, view.focus.step
     if tile is None or step is None:
         return
-    verb, way = ("Reads", "from") if step.op.kind == "load" else ("Writes", "to")
+    memory = view.device.memory_name
+    near = "" if view.device.kind == "cpu" else " or L2"
+    verb, way = ("Reads", f"from {memory}{near}") if step.op.kind == "load" else ("Writes", f"to {memory}")
     if not step.bytes:
         yield f"{verb} nothing: all of {tile.label} lies beyond the edge of {tile.operand}."
         return
-    yield f"{verb} {tile.label}, {fmt.bytes_iec(step.bytes)}, {way} {view.device.memory_name}: {_elements(view, tile)}."
+    yield f"{verb} {tile.label}, {fmt.bytes_iec(step.bytes)}, {way}: {_elements(view, tile)}."
 
 
 def _elements(view: View, tile: Tile) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import Qt, Signal, Slot
-from PySide6.QtGui import QKeyEvent
+from PySide6.QtGui import QFocusEvent, QKeyEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from app import format as fmt
@@ -13,7 +13,7 @@ from app.tiles.ledger import Unit
 from app.tiles.playback import DEFAULT_SPEED, TOGETHER, Playback
 from app.tiles.scene import Scene
 from app.tiles.step_info import StepInfo, describe
-from app.tiles.transport import Transport
+from app.tiles.transport import Transport, wave_text
 from app.tiles.view import View, view_of
 from engine.protocol import KernelPlan
 from kernels.contract import Device, Workload
@@ -65,6 +65,7 @@ class Theatre(QWidget):
                 self._playback.seek(before.now / before.length)
                 self._playback.playing = before.playing
             self._fills = [Fills(track) for track in self._playback.tracks]
+            self._reserve(self._playback)
             unit = Unit.of(self._playback.tracks)
             for scene in self.scenes:
                 scene.set_unit(unit)
@@ -153,6 +154,14 @@ class Theatre(QWidget):
         said = [scene.summary() for scene in self._drawn()]
         return " ".join(said) if said else self.note.text() or EMPTY
 
+    def focusInEvent(self, event: QFocusEvent) -> None:  # noqa: N802
+        super().focusInEvent(event)
+        self._mark()
+
+    def focusOutEvent(self, event: QFocusEvent) -> None:  # noqa: N802
+        super().focusOutEvent(event)
+        self._mark()
+
     def keyPressEvent(self, event: QKeyEvent) -> None:  # noqa: N802
         match event.key():
             case Qt.Key.Key_Comma:
@@ -210,6 +219,12 @@ class Theatre(QWidget):
             self._chosen = kernel
             self._refresh()
 
+    def _mark(self) -> None:
+        """Shows which kernel is chosen, and that the keys go there."""
+        several = len(self._drawn()) > 1
+        for i, scene in enumerate(self.scenes):
+            scene.set_marks(i == self._chosen and several, i == self._chosen and self.hasFocus())
+
     def _drawn(self) -> list[Scene]:
         return self.scenes[: len(self._playback.tracks)] if self._playback is not None else []
 
@@ -235,6 +250,13 @@ class Theatre(QWidget):
         assert self._playback is not None
         return fmt.quantity(value, "s") if self._playback.timed else fmt.bytes_iec(value)
 
+    def _reserve(self, playback: Playback) -> None:
+        """Room in the bar for the widest readings."""
+        launches = [launch for track in playback.tracks for launch in track.launches]
+        widest = "888.8 µs" if playback.timed else "888.8 MiB"
+        self.transport.reserve(f"{widest} of {self._time(playback.length)} · scheduled",
+                               max(launch.launch.programs for launch in launches), max(launch.waves for launch in launches))
+
     def _refresh(self, travel: bool = False) -> None:
         """Shows where the clock stands."""
         playback = self._playback
@@ -244,9 +266,9 @@ class Theatre(QWidget):
         travel = travel and not self._reduced and playback.speed <= TOGETHER
         seconds = min(TRAVEL_S, 0.6 / playback.speed) if travel else 0.0
         views = [self._view(kernel) for kernel in range(len(playback.tracks))]
-        for i, (scene, view) in enumerate(zip(self.scenes, views, strict=False)):
-            scene.set_chosen(i == self._chosen and len(views) > 1)
+        for scene, view in zip(self.scenes, views, strict=False):
             scene.show_view(view, seconds)
+        self._mark()
         self._show_bar(playback, views[self._chosen])
         info = describe(views[self._chosen])
         if info != self._info:
@@ -257,8 +279,8 @@ class Theatre(QWidget):
     def _show_bar(self, playback: Playback, view: View) -> None:
         now, length = playback.now, playback.length
         self.transport.show_time(now / length if length else 0.0, f"{self._time(now)} of {self._time(length)} · scheduled")
-        wave = f"wave {fmt.count(view.place.wave + 1)} of {fmt.count(view.launch.waves)}"
-        self.transport.show_program(view.track.schedule.kernel, view.place.program, view.launch.launch.programs, wave)
+        self.transport.show_program(view.track.schedule.kernel, view.place.program, view.launch.launch.programs,
+                                    wave_text(view.place.wave, view.launch.waves))
         self.transport.show_playing(playback.playing)
 
 

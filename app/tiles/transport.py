@@ -11,7 +11,7 @@ from app.theme import Theme
 from app.tiles.playback import DEFAULT_SPEED, SPEEDS, TOGETHER
 
 STEPS = 10_000      # of the scrubber
-NARROW = 880        # below, the waves stand in the scenes alone
+NARROW, TIGHT, LEAST = 880, 670, 560    # narrow: the waves stand in the scenes alone; tight: no buttons for the ends
 # Shapes in a square of 12: triangles as points, bars as (left, width).
 SHAPES: dict[str, tuple[tuple[tuple[tuple[float, float], ...], ...], tuple[tuple[float, float], ...]]] = {
     "start": ((((11, 1), (11, 11), (4, 6)),), ((1, 2),)),
@@ -21,6 +21,11 @@ SHAPES: dict[str, tuple[tuple[tuple[tuple[float, float], ...], ...], tuple[tuple
     "on": ((((3, 1), (3, 11), (10, 6)),), ()),
     "end": ((((1, 1), (1, 11), (8, 6)),), ((9, 2),)),
 }
+
+
+def wave_text(wave: int, waves: int) -> str:
+    """Which wave, from 0, of how many."""
+    return f"wave {fmt.count(wave + 1)} of {fmt.count(waves)}"
 
 
 class Button(QToolButton):
@@ -61,15 +66,15 @@ class ProgramBox(QSpinBox):
 
     def __init__(self) -> None:
         super().__init__()
-        self.setPrefix("program ")
         self.setKeyboardTracking(False)
         self.setAlignment(Qt.AlignmentFlag.AlignHCenter)
         self.setRange(1, 1)
 
-    def set_narrow(self, narrow: bool) -> None:
-        """Whether there is little room."""
-        self.setSuffix("" if narrow else f" of {fmt.count(self.maximum())}")
-        widest = f"{self.prefix()}{fmt.count(self.maximum())}{self.suffix()}"
+    def set_room(self, width: int, most: int) -> None:
+        """The words that a bar of that width has room for; its own width does not change with the range up to `most`."""
+        self.setPrefix("program " if width >= TIGHT else "")
+        self.setSuffix(f" of {fmt.count(self.maximum())}" if width >= NARROW else "")
+        widest = f"{self.prefix()}{fmt.count(most)}" + (f" of {fmt.count(most)}" if width >= NARROW else "")
         self.setFixedWidth(self.lineEdit().fontMetrics().horizontalAdvance(widest) + 44)
 
     def textFromValue(self, value: int) -> str:  # noqa: N802
@@ -81,7 +86,7 @@ class ProgramBox(QSpinBox):
 
 
 class Transport(QWidget):
-    """Says what is asked for; shows what it is told."""
+    """Says what is asked for; shows what it is told. Nothing in it moves as numbers change."""
 
     stepped = Signal(int)
     sought = Signal(float)
@@ -97,6 +102,7 @@ class Transport(QWidget):
         self.buttons = (self.start, self.back, self.play, self.on, self.end)
         self.slider, self.speed, self.program = QSlider(Qt.Orientation.Horizontal), QComboBox(), ProgramBox()
         self.time, self.wave = QLabel(""), QLabel("")
+        self._most_programs = 1
         self._lay_out()
         self._wire()
         self.set_theme(theme)
@@ -106,6 +112,13 @@ class Transport(QWidget):
         for button in self.buttons:
             button.theme = theme
             button.update()
+
+    def reserve(self, time: str, programs: int, waves: int) -> None:
+        """Keeps room for the widest readings of these plans."""
+        self._most_programs = programs
+        self.time.setFixedWidth(self.time.fontMetrics().horizontalAdvance(time) + 4)
+        self.wave.setFixedWidth(self.wave.fontMetrics().horizontalAdvance(wave_text(waves - 1, waves)) + 4)
+        self.program.set_room(self.width(), programs)
 
     def show_time(self, fraction: float, text: str) -> None:
         """Where the clock stands."""
@@ -119,7 +132,7 @@ class Transport(QWidget):
         """Which program of the chosen kernel is followed, from 0."""
         self.program.blockSignals(True)
         self.program.setRange(1, programs)
-        self.program.set_narrow(self.width() < NARROW)
+        self.program.set_room(self.width(), self._most_programs)
         self.program.setValue(program + 1)
         self.program.setAccessibleName(f"Program of {kernel} that is followed")
         self.program.setToolTip(f"The program of {kernel} that is followed")
@@ -147,7 +160,7 @@ class Transport(QWidget):
         self.slider.setRange(0, STEPS)
         self.slider.setPageStep(STEPS // 20)
         self.slider.setSingleStep(STEPS // 200)
-        self.slider.setMinimumWidth(60)
+        self.slider.setMinimumWidth(40)
         self.slider.setAccessibleName("Scheduled time")
         row.addWidget(self.slider, 1)
         row.addSpacing(6)
@@ -156,6 +169,7 @@ class Transport(QWidget):
         row.addSpacing(6)
         for speed in SPEEDS:
             self.speed.addItem(f"{fmt.count(speed)} step{'' if speed == 1 else 's'}/s", speed)
+        self.speed.setFixedWidth(116)
         self.speed.setAccessibleName("Speed")
         self.speed.setToolTip(
             f"Up to {TOGETHER} steps a second tiles travel and the kernels step together.\n"
@@ -208,4 +222,9 @@ class Transport(QWidget):
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: ARG002, N802
         self.wave.setVisible(self.width() >= NARROW)
-        self.program.set_narrow(self.width() < NARROW)
+        self.start.setVisible(self.width() >= TIGHT)
+        self.end.setVisible(self.width() >= TIGHT)
+        self.program.set_room(self.width(), self._most_programs)
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802
+        return QSize(LEAST, super().minimumSizeHint().height())

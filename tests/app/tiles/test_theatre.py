@@ -121,6 +121,39 @@ def test_the_scrubber_seeks_and_says_the_scheduled_time(qtbot: QtBot) -> None:
     assert made.transport.slider.value() == STEPS
 
 
+def test_the_scrubber_is_dragged_and_nothing_beside_it_moves(qtbot: QtBot) -> None:
+    made = theatre(qtbot)
+    slider = made.transport.slider
+    places = {slider.geometry().getRect()}
+    QTest.mousePress(slider, LEFT, pos=QPoint(6, slider.height() // 2))
+    for x in range(10, slider.width(), slider.width() // 6):
+        QTest.mouseMove(slider, QPoint(x, slider.height() // 2))
+        places.add(slider.geometry().getRect())
+    QTest.mouseRelease(slider, LEFT, pos=QPoint(slider.width() - 6, slider.height() // 2))
+    assert view(made.scenes[0]).place.launch > 0
+    assert len(places) == 1
+
+
+def test_where_the_bar_is_tight_it_keeps_what_has_no_key(qtbot: QtBot) -> None:
+    made = theatre(qtbot)
+    made.resize(600, 320)
+    bar = made.transport
+    assert [button.isVisible() for button in bar.buttons] == [False, True, True, True, False]
+    assert bar.program.text() == "1"
+    assert bar.program.geometry().right() <= bar.width()
+    made.resize(1150, 320)
+    assert all(button.isVisible() for button in bar.buttons)
+
+
+def test_the_chosen_scene_shows_that_keys_go_to_it(qtbot: QtBot) -> None:
+    made = theatre(qtbot)
+    made.activateWindow()
+    QTest.mouseClick(made.scenes[1], LEFT, pos=QPoint(5, 5))
+    qtbot.waitUntil(made.hasFocus)
+    edges = [scene.grab().toImage().pixelColor(100, 0) for scene in made.scenes]
+    assert edges == [DARK["border"], DARK["accent"]]
+
+
 def test_the_speed_is_in_steps_a_second(qtbot: QtBot) -> None:
     made = theatre(qtbot)
     made.transport.speed.setCurrentText("2 steps/s")
@@ -251,7 +284,7 @@ def test_picked_tells_the_step_in_sentences(qtbot: QtBot) -> None:
     assert info.title == "Program 1 · step 2 of 4"
     assert all(line.endswith(".") for line in info.lines)
     said = " ".join(info.lines).replace(fmt.SPACE, " ")
-    assert "load K. Reads K[0], 16.0 KiB, from HBM: rows 0 to 63, all columns of K." in said
+    assert "load K. Reads K[0], 16.0 KiB, from HBM or L2: rows 0 to 63, all columns of K." in said
     assert "Writes K (K[0], 16.0 KiB in SRAM)." in said
     made.step(1)
     assert "2.10 MFLOP on matrices" in " ".join(seen[-1].lines).replace(fmt.SPACE, " ")
@@ -284,6 +317,7 @@ def test_what_is_under_the_pointer_is_named_with_its_size(qtbot: QtBot) -> None:
     assert "never written" not in tips[0]
     assert tips[1].endswith("never written")
     assert made.scenes[0].tip_at(QPointF(1, 1)) == ""
+    assert "distinct elements" in made.scenes[0].tip_at(made.scenes[0].scene_layout().counters.center())
 
 
 def test_another_theme_repaints_everything(qtbot: QtBot) -> None:
