@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from PySide6.QtCore import QRectF, Qt
-from PySide6.QtGui import QPainter
+from PySide6.QtGui import QColor, QFont, QPainter
 
 from app import format as fmt
 from app.theme import Theme
 from app.tiles.fills import matrix_shape
-from app.tiles.layout import GAP, LINE, LYING, PAD, Layout
+from app.tiles.layout import GAP, LINE, LYING, PAD, SMALL, Layout
 from app.tiles.paint import CENTRE, LEFT, RIGHT, advance, faded, lines, words
 from app.tiles.view import View
 from kernels.contract import Operand
 
 NEVER = "never written"
+Said = tuple[str, QFont, QColor]
 
 
 def paint_labels(painter: QPainter, layout: Layout, theme: Theme, view: View) -> None:
@@ -24,7 +27,8 @@ def paint_labels(painter: QPainter, layout: Layout, theme: Theme, view: View) ->
         if operand.name in LYING:
             _above(painter, layout, theme, operand)
         elif operand.name in "QO":
-            _beside(painter, layout, theme, operand)
+            write_edge = _beside if layout.captions is None else _beneath
+            write_edge(painter, layout, theme, operand)
         else:
             write = _inside if operand.materialised else _never
             if not write(painter, layout, theme, operand):
@@ -40,8 +44,10 @@ def _shape(operand: Operand) -> str:
 
 def _above(painter: QPainter, layout: Layout, theme: Theme, operand: Operand) -> None:
     area = layout.matrices[operand.name]
+    alone = area.top() - LINE >= layout.floor.top() + LINE  # not in the line of the floor's own name
+    left = area.left() if alone else max(area.left(), layout.floor.left() + layout.gutter)
     room = layout.floor.width() / 2 - layout.gutter - PAD
-    _lettered(painter, QRectF(area.left(), area.top() - LINE, max(area.width(), room), LINE), theme, operand.name,
+    _lettered(painter, QRectF(left, area.top() - LINE, max(area.right() - left, room), LINE), theme, operand.name,
               _shape(operand))
 
 
@@ -75,12 +81,21 @@ def _beside(painter: QPainter, layout: Layout, theme: Theme, operand: Operand) -
         words(painter, column.translated(0, i * LINE), RIGHT if left else LEFT, theme["muted" if i else "text"], text)
 
 
+def _beneath(painter: QPainter, layout: Layout, theme: Theme, operand: Operand) -> None:
+    """Letter and shape at one end of the line beneath the matrices."""
+    assert layout.captions is not None
+    shape, line = _shape(operand), QRectF(layout.captions)
+    if operand.name == "O":
+        line.setLeft(line.right() - advance(theme.sans(semibold=True), operand.name) - 6 - advance(theme.sans(), shape) - 1)
+    _lettered(painter, line, theme, operand.name, shape)
+
+
 def _inside(painter: QPainter, layout: Layout, theme: Theme, operand: Operand) -> bool:
     """Letter and shape on a ground of their own, so that they stay legible as the matrix fills."""
     font, area = theme.sans(semibold=True), layout.matrices[operand.name]
     texts = (f"{operand.name}  {_shape(operand)}", operand.name)
     text = next((text for text in texts if advance(font, text) + 14 <= area.width()), None)
-    if text is None or area.height() < LINE + 6:
+    if text is None or area.height() < SMALL:
         return False
     chip = QRectF(area.left() + 3, area.top() + 3, advance(font, text) + 8, LINE)
     painter.setFont(font)
@@ -99,25 +114,42 @@ def _never(painter: QPainter, layout: Layout, theme: Theme, operand: Operand) ->
 
 
 def _cost(painter: QPainter, layout: Layout, theme: Theme, view: View) -> None:
-    """Between S and P: the bytes of both that went through HBM, the point of it all. In fewer lines where it is low."""
-    left, right = layout.matrices["S"], layout.matrices["P"]
-    area = QRectF(left.right() + 4, left.top(), right.left() - left.right() - 8, left.height())
+    """The bytes of S and P that went through HBM, the point of it all: between them, in fewer lines where it is low, or in
+    the line beneath.
+    """
     scratch = [operand for operand in view.track.schedule.operands if operand.role == "scratch"]
     if not scratch:
         return
     sides = (view.counters.hbm_read, view.counters.hbm_written)
     moved = sum(side.get(operand.name, 0) for side in sides for operand in scratch)
-    names, memory = " and ".join(operand.name for operand in scratch), view.device.memory_name
-    plain, ink = theme.sans(), theme["waste" if moved else "text"]
-    value = (fmt.bytes_iec(moved), theme.mono(semibold=True), ink)
-    never = (NEVER, plain, theme["muted"])
-    short = value if any(operand.materialised for operand in scratch) else never
-    forms = (((names, plain, theme["muted"]), value, (f"through {memory}", plain, theme["muted"])),
-             ((names, plain, theme["muted"]), short))
-    for form in forms:
+    plain, muted = theme.sans(), theme["muted"]
+    names = (" and ".join(operand.name for operand in scratch), plain, muted)
+    value = (fmt.bytes_iec(moved), theme.mono(semibold=True), theme["waste" if moved else "text"])
+    through = (f"through {view.device.memory_name}", plain, muted)
+    if layout.captions is not None:
+        operands = [operand for operand in view.track.schedule.operands if operand.name in "QO"]
+        edge = max((advance(plain, f"{operand.name}  {_shape(operand)}") for operand in operands), default=0.0) + 2 * PAD
+        _in_line(painter, layout.captions.adjusted(edge, 0, -edge, 0), ((names, value, through), (names, value), (value,)))
+        return
+    left, right = layout.matrices["S"], layout.matrices["P"]
+    area = QRectF(left.right() + 4, left.top(), right.left() - left.right() - 8, left.height())
+    short = value if any(operand.materialised for operand in scratch) else (NEVER, plain, muted)
+    for form in ((names, value, through), (names, short)):
         if len(form) * LINE <= area.height() and all(advance(font, text) <= area.width() for text, font, _ in form):
             top = area.center().y() - len(form) * LINE / 2
             for i, (text, font, colour) in enumerate(form):
                 painter.setFont(font)
                 words(painter, QRectF(area.left(), top + i * LINE, area.width(), LINE), CENTRE, colour, text)
+            return
+
+
+def _in_line(painter: QPainter, line: QRectF, forms: Sequence[Sequence[Said]]) -> None:
+    """The first of some forms that fits, in the middle of a line."""
+    for form in forms:
+        width = sum(advance(font, text) for text, font, _ in form) + 6 * (len(form) - 1)
+        if width <= line.width():
+            x = line.center().x() - width / 2
+            for text, font, colour in form:
+                painter.setFont(font)
+                x += words(painter, QRectF(x, line.top(), advance(font, text), LINE), LEFT, colour, text) + 6
             return

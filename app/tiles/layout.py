@@ -11,7 +11,8 @@ from PySide6.QtCore import QRectF
 
 PAD, LINE, GAP, LEAST = 8.0, 16.0, 3.0, 6.0
 REG = 36.0          # for the word at the left of the shelves
-BETWEEN = 92.0      # between S and P, for what they cost, where there is width
+BETWEEN, CLOSE = 92.0, 16.0     # between S and P, with what they cost written there or not
+SMALL = LINE + 6    # a matrix with room for its letter inside
 ROW = 15.0          # of the counters
 LOW, TALL = 285.0, 330.0  # below LOW the counters are short, from TALL slots are taller
 LYING = frozenset({"K", "V"})
@@ -19,7 +20,9 @@ LYING = frozenset({"K", "V"})
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`matrices`: by operand, where its whole matrix of one head stands."""
+    """`matrices`: by operand, where its whole matrix of one head stands. `captions`: the line beneath them for the words of
+    Q and O and for what S and P cost, where those do not stand beside.
+    """
 
     compact: bool
     header: QRectF
@@ -32,6 +35,7 @@ class Layout:
     step: QRectF
     counters: QRectF
     matrices: dict[str, QRectF]
+    captions: QRectF | None
     gutter: float
 
     def box(self, name: str, rows: tuple[float, float], columns: tuple[float, float], least: float = 3.0) -> QRectF:
@@ -69,20 +73,34 @@ def lay_out(width: float, height: float, gutter: float, shape: tuple[int, int, i
     step = QRectF(PAD, registers.bottom() + 2, inner, LINE)
     l2 = QRectF(PAD, room.top() - LINE, inner, LINE)
     floor = QRectF(PAD, header.bottom() + 2, inner, l2.top() - header.bottom() - 4)
+    beside, beneath = (_matrices(floor, edge, between, below, shape) for edge, between, below in (
+        (gutter, min(BETWEEN, max(0.7 * BETWEEN, 0.25 * floor.width())), 0.0), (PAD, CLOSE, LINE)))
+    captions = None
+    if beneath["S"].width() > 1.15 * beside["S"].width():
+        small = LINE if min(beneath["S"].width(), beneath["S"].height()) < SMALL else 0.0
+        captions = QRectF(floor.left() + PAD, beneath["S"].bottom() + 2 + small, inner - PAD, LINE)
     return Layout(compact, header, floor, l2, room, room_title, shelf, registers, step, counters,
-                  _matrices(floor, gutter, shape), gutter)
+                  beside if captions is None else beneath, captions, gutter)
 
 
-def _matrices(floor: QRectF, gutter: float, shape: tuple[int, int, int]) -> dict[str, QRectF]:
-    """Q left of S, K above it; O right of P, V above it. One scale for all, but at least 6 px."""
+def _matrices(
+    floor: QRectF, edge: float, between: float, below: float, shape: tuple[int, int, int]
+) -> dict[str, QRectF]:
+    """Q left of S, K above it; O right of P, V above it. One scale for all, but at least 6 px.
+
+    Args:
+        edge: pixels left of Q and right of O.
+        below: pixels kept free beneath.
+    """
     n_q, n_kv, d = shape
-    between = min(BETWEEN, max(0.7 * BETWEEN, 0.25 * floor.width()))
-    tall, wide = floor.height() - LINE - GAP - 2, (floor.width() - 2 * gutter - between) / 2 - GAP
+    right_edge = 0.0 if below else edge
+    tall = floor.height() - LINE - 2 - below - GAP
+    wide = (floor.width() - edge - right_edge - between) / 2 - GAP
     scale = max(min((tall - LEAST) / n_q, tall / (n_q + d), (wide - LEAST) / n_kv, wide / (n_kv + d)), 0.0)
     rows, keys, thin = (round(max(LEAST, extent * scale)) for extent in shape)
-    spare = floor.height() - LINE - thin - GAP - rows - 2
-    top = floor.top() + LINE + thin + GAP + max(0, round(spare / 2 - LINE))  # wide ones stand in the middle
-    left, right = floor.left() + gutter, floor.right() - gutter - thin
+    down = round((tall - thin - rows) / 2 - LINE)
+    top = floor.top() + LINE + thin + GAP + (down if down >= LINE else 0)  # wide ones stand in the middle
+    left, right = floor.left() + edge, floor.right() - right_edge - thin
     s, p = QRectF(left + thin + GAP, top, keys, rows), QRectF(right - GAP - keys, top, keys, rows)
     above = top - GAP - thin
     return {

@@ -11,7 +11,7 @@ from app.theme import Theme
 from app.tiles.playback import DEFAULT_SPEED, SPEEDS, TOGETHER
 
 STEPS = 10_000      # of the scrubber
-NARROW, TIGHT, LEAST = 880, 670, 560    # narrow: the waves stand in the scenes alone; tight: no buttons for the ends
+NARROW, TIGHT, LEAST = 1000, 670, 560    # narrow: the waves stand in the scenes alone; tight: no buttons for the ends
 # Shapes in a square of 12: triangles as points, bars as (left, width).
 SHAPES: dict[str, tuple[tuple[tuple[tuple[float, float], ...], ...], tuple[tuple[float, float], ...]]] = {
     "start": ((((11, 1), (11, 11), (4, 6)),), ((1, 2),)),

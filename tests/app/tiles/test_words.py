@@ -13,7 +13,7 @@ from app.tiles.theatre import Theatre
 from kernels.contract import AttentionWorkload, Device
 from tests.app.feed import CPU, H200, WORKLOAD, planned
 
-SIZES = [(width, height) for width in (380, 440, 560, 700) for height in (240, 284, 300, 380, 420)]
+SIZES = [(width, height) for width in (380, 440, 560, 700) for height in (240, 284, 300, 380, 420, 480)]
 GROUPED = AttentionWorkload(batch=2, seq=65536, heads=32, kv_heads=8, head_dim=128)
 DECODE = AttentionWorkload(batch=8, seq=1, seq_kv=8192, heads=32, kv_heads=8, head_dim=128)
 SHORT = AttentionWorkload(batch=1, seq=100, seq_kv=130, heads=2, kv_heads=1, head_dim=64, causal=False)
