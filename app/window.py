@@ -123,6 +123,7 @@ class Window(QMainWindow):
         lab.picked.connect(self.inspector.show_step)
         if lab.theatre is not None:
             lab.theatre.set_reduced_motion(self.settings.reduced_motion)
+            lab.theatre.woke.connect(self.frames.wake)
         lab.restore_layout(self.settings.layouts.get(self.lab_id, Layout()).splitter)
         self.lab = lab
         lab.show()

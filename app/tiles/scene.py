@@ -62,7 +62,7 @@ class Scene(QWidget):
     def show_view(self, view: View, travel_s: float = 0.0) -> None:
         """Paints a view; the tile of a new step travels for `travel_s` seconds."""
         moved = self._view is None or view.place != self._view.place
-        if self._view is None or head_shape(view.track) != head_shape(self._view.track):
+        if self._view is None or view.track is not self._view.track:
             self._layout = None
         self._before, self._view, self._travel = self._view, view, None
         if travel_s > 0 and moved:
