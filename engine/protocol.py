@@ -15,6 +15,7 @@ from msgspec import Struct, field
 from kernels.contract import AttentionWorkload, Config, Cost, Device, Field, KernelInfo, Schedule, Workload
 
 VERSION = 1
+MOST_QUOTED = 300  # characters of a line that is no message
 
 Provenance = Literal["measured", "modelled", "simulated", "scheduled", "published", "spec"]
 PhaseName = Literal["idle", "importing", "allocating", "compiling", "warming", "checking", "measuring", "paused"]
@@ -231,7 +232,7 @@ def decode_event(line: bytes) -> Event:
     try:
         return _events.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MessageError(f"not an event: {error}") from error
+        raise MessageError(f"not an event: {_line(error)}") from error
 
 
 def decode_command(line: bytes) -> Command:
@@ -239,7 +240,12 @@ def decode_command(line: bytes) -> Command:
     try:
         return _commands.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MessageError(f"not a command: {error}") from error
+        raise MessageError(f"not a command: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """What an error says, on one line though it quotes what came."""
+    return " ".join(str(error).split())[:MOST_QUOTED]
 
 
 __all__ = [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -18,8 +20,8 @@ SCHEMA = "tilescope-events-1"
 class Header(Struct, frozen=True, kw_only=True):
     """The first line of a log."""
 
-    schema: str = SCHEMA
-    version: int = VERSION
+    schema: str
+    version: int
     created: str = ""
     host: str = ""
 
@@ -32,39 +34,47 @@ class Recorder:
     """Appends events to a new file, each flushed at once. Raises: RecordError where the file exists or cannot be made."""
 
     def __init__(self, path: Path) -> None:
-        self._file: IO[bytes] | None = None
+        self._lock = threading.Lock()
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        header = Header(schema=SCHEMA, version=VERSION, created=created, host=platform.node())
         try:
-            self._file = path.open("xb")
-            created = datetime.now(UTC).isoformat(timespec="seconds")
-            self._file.write(msgspec.json.encode(Header(created=created, host=platform.node())) + b"\n")
-            self._file.flush()
+            self._file: IO[bytes] | None = path.open("xb")
         except FileExistsError as error:
             raise RecordError(f"{path} exists: give a new name for the record") from error
         except OSError as error:
             raise RecordError(f"cannot write {path}: {error.strerror}") from error
+        if failure := self._write(msgspec.json.encode(header) + b"\n"):
+            path.unlink()
+            raise RecordError(f"cannot write {path}: {failure}")
 
     def add(self, event: Event) -> Fault | None:
-        """Appends one event; the first failure gives a Fault, and from then on nothing is recorded."""
-        if self._file is None:
-            return None
-        try:
-            self._file.write(encode(event))
-            self._file.flush()
-        except OSError as error:
-            self.close()
-            return Fault(
-                message=f"The record stopped: {error.strerror}", remedy="Free some space; the run itself goes on.",
-            )
+        """Appends one event, from any thread; the first failure gives a Fault, and from then on nothing is recorded."""
+        if failure := self._write(encode(event)):
+            return Fault(message=f"The record stopped: {failure}", remedy="Free some space; the run itself goes on.")
         return None
 
     def close(self) -> None:
         """Ends the record; may be called again."""
+        with self._lock:
+            self._end()
+
+    def _write(self, line: bytes) -> str:
+        """Appends a line; why that failed, after which the file is closed."""
+        with self._lock:
+            if self._file is not None:
+                try:
+                    self._file.write(line)
+                    self._file.flush()
+                except OSError as error:
+                    self._end()
+                    return error.strerror or str(error)
+        return ""
+
+    def _end(self) -> None:
         if self._file is not None:
             file, self._file = self._file, None
-            try:
+            with suppress(OSError):  # what could be written is on disk, and _write has told the rest
                 file.close()
-            except OSError:
-                return  # what could be written is on disk, and add() has told the rest
 
 
 def read(path: Path) -> list[Event]:
@@ -80,7 +90,7 @@ def read(path: Path) -> list[Event]:
     whole, rest = lines[:-1], lines[-1]
     try:
         header = msgspec.json.decode(whole[0] if whole else rest, type=Header)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecordError(f"{path} is no event log of Tilescope: its first line is no header") from error
     if header.schema != SCHEMA or header.version > VERSION:
         found = f"{header.schema}, version {header.version}"

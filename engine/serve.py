@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import BinaryIO
 
 from engine.protocol import Event, MessageError, Shutdown, decode_command, encode
@@ -30,17 +31,20 @@ def serve(stdin: BinaryIO, stdout: BinaryIO, make: Callable[[Callable[[Event], N
 
 
 def _read(stdin: BinaryIO, session: Session) -> None:
-    for line in _lines(stdin):
-        if line is None:
-            session.reject(f"a line is longer than {LONGEST_LINE} bytes: send one command a line")
-            continue
-        if not line.strip():
-            continue
+    with suppress(OSError, ValueError):  # an input that breaks, or is closed, has ended
+        for line in _lines(stdin):
+            _take(line, session)
+    session.send(Shutdown())
+
+
+def _take(line: bytes | None, session: Session) -> None:
+    if line is None:
+        session.reject(f"a line is longer than {LONGEST_LINE} bytes: send one command a line")
+    elif line.strip():
         try:
             session.send(decode_command(line))
         except MessageError as error:
             session.reject(str(error))
-    session.send(Shutdown())
 
 
 def _lines(stdin: BinaryIO) -> Iterator[bytes | None]:
