@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from math import inf
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Protocol
-from urllib.parse import parse_qs
 
 from engine import record
-from engine.protocol import Bye, Command, DeviceSample, Event, Fault, KernelSample, MessageError, Shutdown, decode_event, encode
+from engine.inbox import Inbox
+from engine.protocol import Bye, Command, Event, Fault, MessageError, Shutdown, decode_event, encode
 
-MOST_EVENTS = 20_000  # kept for a front end that does not poll; then the oldest samples go first
+LAST_WORDS_S = 1.0  # that a dead child's errors are waited for
 SCHEMES = ("local:", "stdio:", "replay:")
 
 
@@ -70,64 +74,37 @@ def open_client(
         record_to: an event log to append to.
 
     Raises:
-        ClientError: an unknown scheme, or a log that cannot be read.
+        ClientError: an unknown scheme, a command that cannot be started, a log that cannot be read or written.
     """
-    scheme, _, rest = url.partition(":")
     try:
-        inbox = Inbox(notify or (lambda: None), record.Recorder(record_to) if record_to else None)
+        recorder = record.Recorder(record_to) if record_to else None
     except record.RecordError as error:
         raise ClientError(str(error)) from error
+    try:
+        return _connect(url, Inbox(notify or (lambda: None), recorder), spawn or _Thread)
+    except ClientError:
+        if recorder:
+            recorder.discard()
+        raise
+
+
+def _connect(url: str, inbox: Inbox, spawn: Spawn) -> Client:
+    scheme, _, rest = url.partition(":")
     match scheme:
         case "local":
-            return _Local(inbox, spawn or _Thread)
+            return _Local(inbox, spawn)
         case "stdio":
-            return _Stdio(inbox, spawn or _Thread, shlex.split(rest) or [sys.executable, "-m", "engine", "serve"])
+            return _Stdio(inbox, spawn, _command(rest))
         case "replay":
-            return _Replay(inbox, spawn or _Thread, rest)
+            return _Replay(inbox, spawn, rest)
     raise ClientError(f"cannot connect to {url!r}: give {', '.join(SCHEMES[:-1])} or {SCHEMES[-1]}FILE")
 
 
-class Inbox:
-    """Events on their way to a front end: bounded, oldest samples dropped first, nothing else."""
-
-    def __init__(self, notify: Callable[[], None], recorder: record.Recorder | None) -> None:
-        self._lock = threading.Lock()
-        self._events: deque[Event] = deque()
-        self._notify, self._recorder = notify, recorder
-
-    def put(self, event: Event) -> None:
-        """From any thread."""
-        with self._lock:
-            was_empty = not self._events
-            self._events.append(event)
-            if self._recorder and (fault := self._recorder.add(event)):
-                self._events.append(fault)
-            if len(self._events) > MOST_EVENTS:
-                self._drop()
-        if was_empty:
-            self._notify()
-
-    def take(self) -> list[Event]:
-        """All of them, in order."""
-        with self._lock:
-            events = list(self._events)
-            self._events.clear()
-        return events
-
-    def close(self) -> None:
-        """Closes the record."""
-        if self._recorder:
-            self._recorder.close()
-
-    def _drop(self) -> None:
-        surplus = MOST_EVENTS // 10
-        kept: deque[Event] = deque()
-        for event in self._events:
-            if surplus and isinstance(event, KernelSample | DeviceSample):
-                surplus -= 1
-            else:
-                kept.append(event)
-        self._events = kept
+def _command(text: str) -> list[str]:
+    try:
+        return shlex.split(text) or [sys.executable, "-m", "engine", "serve"]
+    except ValueError as error:
+        raise ClientError(f"cannot read the command {text!r}: {error}") from error
 
 
 class _Local:
@@ -157,22 +134,18 @@ class _Stdio:
     """A session in a child process, by lines of JSON. A child that dies unasked is a fatal Fault with its last words."""
 
     def __init__(self, inbox: Inbox, spawn: Spawn, command: list[str]) -> None:
-        self._inbox, self._closed = inbox, False
+        self._inbox, self._closed, self._garbled = inbox, False, False
+        self._lines: SimpleQueue[bytes | None] = SimpleQueue()
         self._words: deque[str] = deque(maxlen=20)
         try:
             self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         except OSError as error:
             raise ClientError(f"cannot start {command[0]!r}: {error.strerror}") from error
-        self._out = spawn("engine output", self._read)
         self._err = spawn("engine errors", self._listen)
+        self._threads = (self._err, spawn("engine output", self._read), spawn("engine input", self._write))
 
     def send(self, command: Command) -> None:
-        assert self._child.stdin
-        try:
-            self._child.stdin.write(encode(command))
-            self._child.stdin.flush()
-        except (OSError, ValueError):
-            return  # it has died, and _read says so
+        self._lines.put(encode(command))
 
     def poll(self) -> list[Event]:
         return self._inbox.take()
@@ -182,49 +155,65 @@ class _Stdio:
             return
         self._closed = True
         self.send(Shutdown())
+        self._lines.put(None)
         try:
             self._child.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self._child.kill()
             self._child.wait()
-        for thread in (self._out, self._err):
+        for thread in self._threads:
             thread.join(timeout_s)
-        for pipe in (self._child.stdin, self._child.stdout, self._child.stderr):
-            if pipe:
-                pipe.close()
         self._inbox.close()
+
+    def _write(self) -> None:
+        assert self._child.stdin
+        with suppress(OSError), self._child.stdin as pipe:  # where the child has died, _read says so
+            while line := self._lines.get():
+                pipe.write(line)
+                pipe.flush()
 
     def _read(self) -> None:
         assert self._child.stdout
-        last: Event | None = None
-        for line in self._child.stdout:
-            try:
-                last = decode_event(line)
-            except MessageError as error:
-                last = Fault(message="The engine sent what is no event", remedy="Restart the engine.", details=str(error))
-            self._inbox.put(last)
+        said_bye = False
+        with self._child.stdout as pipe:
+            for line in pipe:
+                if event := self._event(line):
+                    said_bye |= isinstance(event, Bye)
+                    self._inbox.put(event)
         code = self._child.wait()
-        if not self._closed and not isinstance(last, Bye):
+        self._err.join(LAST_WORDS_S)
+        if not self._closed and not said_bye:
+            how = f"exit code {code}" if code >= 0 else signal.strsignal(-code) or f"signal {-code}"
             self._inbox.put(Fault(
-                message=f"The engine's process ended unexpectedly ({code})", remedy="Restart the engine.",
+                message=f"The engine's process ended unexpectedly ({how})", remedy="Restart the engine.",
                 details="\n".join(self._words), fatal=True,
             ))
 
+    def _event(self, line: bytes) -> Event | None:
+        """The event; a Fault for the first line that is none, nothing for more of them."""
+        try:
+            return decode_event(line)
+        except MessageError as error:
+            if self._garbled:
+                return None
+            self._garbled = True
+            return Fault(message="The engine sent what is no event", remedy="Restart the engine.", details=str(error))
+
     def _listen(self) -> None:
         assert self._child.stderr
-        for line in self._child.stderr:
-            self._words.append(line.decode(errors="replace").rstrip())
+        with self._child.stderr as pipe:
+            for line in pipe:
+                self._words.append(line.decode(errors="replace").rstrip())
 
 
 class _Replay:
     """A recorded event log, played with its own gaps. Commands are ignored, but Shutdown gives Bye."""
 
     def __init__(self, inbox: Inbox, spawn: Spawn, rest: str) -> None:
-        path, _, query = rest.partition("?")
-        try:
-            self._speed = float(parse_qs(query).get("speed", ["1"])[0])
-        except ValueError as error:
-            raise ClientError(f"speed in {rest!r} is no number") from error
+        path, given, speed = rest.partition("?speed=")
+        if not path:
+            raise ClientError("replay: needs an event log: give replay:FILE")
+        self._speed = _speed(speed) if given else 1.0
         try:
             self._events = record.read(Path(path))
         except record.RecordError as error:
@@ -233,9 +222,8 @@ class _Replay:
         self._thread = spawn("replay", self._play)
 
     def send(self, command: Command) -> None:
-        if isinstance(command, Shutdown) and not self._ended.is_set():
+        if isinstance(command, Shutdown):
             self._ended.set()
-            self._inbox.put(Bye(reason="the replay was closed"))
 
     def poll(self) -> list[Event]:
         return self._inbox.take()
@@ -247,11 +235,24 @@ class _Replay:
 
     def _play(self) -> None:
         began, first = time.monotonic(), self._events[0].t_ns if self._events else 0
+        event: Event | None = None
         for event in self._events:
-            if self._speed > 0:
-                due = began + (event.t_ns - first) / 1e9 / self._speed
-                if self._ended.wait(max(0.0, due - time.monotonic())):
-                    return
-            if self._ended.is_set():
-                return
+            due = began + (event.t_ns - first) / 1e9 / self._speed if self._speed else began
+            if self._ended.wait(min(max(0.0, due - time.monotonic()), threading.TIMEOUT_MAX)):
+                break
             self._inbox.put(event)
+        else:
+            self._ended.wait()
+            if isinstance(event, Bye):
+                return
+        self._inbox.put(Bye(reason="the replay was closed"))
+
+
+def _speed(text: str) -> float:
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = -1.0
+    if not 0 <= speed < inf:
+        raise ClientError(f"speed cannot be {text!r}: give a number from 0 up, where 0 plays all at once")
+    return speed

@@ -34,7 +34,7 @@ class Recorder:
     """Appends events to a new file, each flushed at once. Raises: RecordError where the file exists or cannot be made."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
+        self._path, self._lock = path, threading.Lock()
         created = datetime.now(UTC).isoformat(timespec="seconds")
         header = Header(schema=SCHEMA, version=VERSION, created=created, host=platform.node())
         try:
@@ -44,7 +44,7 @@ class Recorder:
         except OSError as error:
             raise RecordError(f"cannot write {path}: {error.strerror}") from error
         if failure := self._write(msgspec.json.encode(header) + b"\n"):
-            path.unlink()
+            self.discard()
             raise RecordError(f"cannot write {path}: {failure}")
 
     def add(self, event: Event) -> Fault | None:
@@ -57,6 +57,11 @@ class Recorder:
         """Ends the record; may be called again."""
         with self._lock:
             self._end()
+
+    def discard(self) -> None:
+        """Ends the record and removes its file."""
+        self.close()
+        self._path.unlink(missing_ok=True)
 
     def _write(self, line: bytes) -> str:
         """Appends a line; why that failed, after which the file is closed."""
