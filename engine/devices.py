@@ -7,6 +7,7 @@ import platform
 import time
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -15,6 +16,12 @@ from engine.nvml import Nvml, text
 from kernels.contract import Device
 
 COPY_BYTES = 32 << 20
+
+
+class _Gpu(NamedTuple):
+    number: int  # NVML's
+    handle: object
+    uuid: str
 
 
 @cache
@@ -34,35 +41,58 @@ def handle(device: Device, nvml: Nvml) -> object | None:
 
 
 def _gpus(nvml: Nvml) -> list[Device]:
-    count = nvml.query("nvmlDeviceGetCount") or 0
-    handles = [nvml.query("nvmlDeviceGetHandleByIndex", i, key=i) for i in range(count)]
-    known = [(i, h, text(nvml.query("nvmlDeviceGetUUID", h, key=i))) for i, h in enumerate(handles) if h is not None]
     driver = text(nvml.query("nvmlSystemGetDriverVersion"))
-    return [_gpu(nvml, f"cuda:{place}", index, handle, uuid, driver)
-            for place, (index, handle, uuid) in enumerate(_visible(known))]
+    known = [_Gpu(index, handle, text(nvml.query("nvmlDeviceGetUUID", handle, key=(index, part))))
+             for index in range(nvml.query("nvmlDeviceGetCount") or 0)
+             for part, handle in enumerate(_parts(nvml, index))]
+    return [_device(nvml, f"cuda:{place}", gpu, driver) for place, gpu in enumerate(_visible(known))]
 
 
-def _visible(known: list[tuple[int, object, str]]) -> list[tuple[int, object, str]]:
-    """Those that CUDA_VISIBLE_DEVICES names, in its order; NVML's order where it is not set."""
+def _parts(nvml: Nvml, index: int) -> list[object]:
+    """The handle of a GPU, or those of its MIG instances where it is divided."""
+    gpu = nvml.query("nvmlDeviceGetHandleByIndex", index, key=index)
+    mode = nvml.query("nvmlDeviceGetMigMode", gpu, key=index) if gpu is not None else None
+    if not (mode and mode[0]):
+        return [] if gpu is None else [gpu]
+    most = nvml.query("nvmlDeviceGetMaxMigDeviceCount", gpu, key=index) or 0
+    parts = [nvml.query("nvmlDeviceGetMigDeviceHandleByIndex", gpu, i, key=(index, i)) for i in range(most)]
+    return [part for part in parts if part is not None]
+
+
+def _visible(known: list[_Gpu]) -> list[_Gpu]:
+    """Those that CUDA shows: of MIG instances the first alone. Source: NVIDIA's MIG user guide, device enumeration."""
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if wanted is None:
-        return known
-    chosen = []
+    shown = known if wanted is None else _named(known, wanted)
+    return shown[:1] if shown and shown[0].uuid.startswith("MIG-") else shown
+
+
+def _named(known: list[_Gpu], wanted: str) -> list[_Gpu]:
+    """As CUDA reads it: a name that no GPU has, or more than one, ends the list; one given twice voids it.
+
+    Source: CUDA's programming guide, environment variables; torch.cuda._parse_visible_devices.
+    """
+    chosen: list[_Gpu] = []
     for name in (part.strip() for part in wanted.split(",")):
-        match = [k for k in known if (name.isdecimal() and k[0] == int(name)) or (len(name) > 4 and k[2].startswith(name))]
-        if not match:  # as CUDA does: what follows a name that is not there is not shown
+        if name.isdecimal():
+            match = [gpu for gpu in known if gpu.number == int(name)][:1]
+        else:
+            match = [gpu for gpu in known if len(name) > 4 and gpu.uuid.startswith(name)]
+        if len(match) != 1:
             break
-        chosen.append(match[0])
+        if match[0] in chosen:
+            return []
+        chosen += match
     return chosen
 
 
-def _gpu(nvml: Nvml, id: str, index: int, handle: object, uuid: str, driver: str) -> Device:
-    memory = nvml.query("nvmlDeviceGetMemoryInfo", handle, key=index)
-    capability = nvml.query("nvmlDeviceGetCudaComputeCapability", handle, key=index)
-    width = nvml.query("nvmlDeviceGetMemoryBusWidth", handle, key=index)
-    clock = nvml.query("nvmlDeviceGetMaxClockInfo", handle, 2, key=index)  # 2: NVML_CLOCK_MEM
+def _device(nvml: Nvml, id: str, gpu: _Gpu, driver: str) -> Device:
+    key, handle = gpu.uuid or gpu.number, gpu.handle
+    memory = nvml.query("nvmlDeviceGetMemoryInfo", handle, key=key)
+    capability = nvml.query("nvmlDeviceGetCudaComputeCapability", handle, key=key)
+    width = nvml.query("nvmlDeviceGetMemoryBusWidth", handle, key=key)
+    clock = nvml.query("nvmlDeviceGetMaxClockInfo", handle, 2, key=key)  # 2: NVML_CLOCK_MEM
     return Device(
-        id=id, kind="cuda", name=text(nvml.query("nvmlDeviceGetName", handle, key=index)) or f"GPU {index}", uuid=uuid,
+        id=id, kind="cuda", name=text(nvml.query("nvmlDeviceGetName", handle, key=key)) or f"GPU {gpu.number}", uuid=gpu.uuid,
         capability=tuple(capability) if capability else None, memory_bytes=memory.total if memory else None,
         bandwidth_bytes_per_s=2 * clock * 1e6 * width / 8 if width and clock else None,  # two transfers a clock
         bandwidth_provenance="spec", driver=driver,

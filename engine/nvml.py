@@ -35,22 +35,29 @@ class Nvml:
 
         A function that is not supported, or that this library does not have, is not asked for again.
         """
+        return self._call(name, arguments, key)[1]
+
+    def does(self, name: str, *arguments: Any, key: Any = None) -> bool:
+        """Calls an NVML function for what it does, with the same policy; whether it succeeded."""
+        return self._call(name, arguments, key)[0]
+
+    def _call(self, name: str, arguments: tuple[Any, ...], key: Any) -> tuple[bool, Any]:
         if not self.here or (name, key) in self.missing:
-            return None
+            return False, None
         function: Callable[..., Any] | None = getattr(self.module, name, None)
         if function is None:
             self.missing[name, key] = "this NVML does not have it"
-            return None
+            return False, None
         try:
-            return function(*arguments)
+            return True, function(*arguments)
         except Exception as error:
             if getattr(error, "value", None) not in self._passing():
                 self.missing[name, key] = _sentence(error)
-            return None
+            return False, None
 
     def _passing(self) -> set[int]:
         """Errors after which it is worth asking again."""
-        names = ("NVML_ERROR_TIMEOUT", "NVML_ERROR_IN_USE", "NVML_ERROR_NO_DATA")
+        names = ("NVML_ERROR_TIMEOUT", "NVML_ERROR_IN_USE", "NVML_ERROR_NO_DATA", "NVML_ERROR_NOT_READY")
         return {code for name in names if (code := getattr(self.module, name, None)) is not None}
 
 
