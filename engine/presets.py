@@ -9,6 +9,10 @@ from importlib.resources.abc import Traversable
 import msgspec
 
 from engine.protocol import Preset
+from kernels.contract import AttentionWorkload, fields_of
+
+_RANGES = {field.name: (field.lo or 0, field.hi or 0) for field in fields_of(AttentionWorkload)}
+LIMITS = {name: _RANGES[name] for name in ("heads", "kv_heads", "head_dim")} | {"context": _RANGES["seq"], "layers": (1, 1024)}
 
 
 class PresetError(ValueError):
@@ -25,9 +29,15 @@ def load(folder: Traversable | None = None) -> tuple[Preset, ...]:
 def _read(path: Traversable) -> Preset:
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
+        if unknown := values.keys() - set(Preset.__struct_fields__) | values.keys() & {"id"}:
+            raise PresetError(f"there is no field `{min(unknown)}`")
         preset = msgspec.convert({"id": path.name.removesuffix(".toml"), **values}, Preset)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
+        for name, (lo, hi) in LIMITS.items():
+            if not lo <= (value := getattr(preset, name)) <= hi:
+                raise PresetError(f"{name} {value} is out of range: choose from {lo} to {hi}")
+        AttentionWorkload(heads=preset.heads, kv_heads=preset.kv_heads, head_dim=preset.head_dim)
+    except OSError as error:
+        raise PresetError(f"{path.name}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of a type or of a range
         raise PresetError(f"{path.name}: {error}") from error
-    if preset.kv_heads < 1 or preset.heads % preset.kv_heads:
-        raise PresetError(f"{path.name}: heads {preset.heads} is not a multiple of kv_heads {preset.kv_heads}")
     return preset
