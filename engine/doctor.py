@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -18,14 +19,14 @@ from msgspec import Struct
 CHILD_S = 120.0
 QT = "import PySide6.QtWidgets, PySide6.QtSvg, pyqtgraph"
 CUDA = "import torch; assert torch.cuda.is_available(), 'torch finds no usable GPU'; torch.zeros(1, device='cuda')"
-PACKAGES = {  # what an import error names -> the Debian package that has it
-    "libEGL": "libegl1", "libGL": "libgl1", "libxkbcommon": "libxkbcommon0", "libfontconfig": "libfontconfig1",
-    "libdbus": "libdbus-1-3", "libglib": "libglib2.0-0", "libgthread": "libglib2.0-0", "libxcb-cursor": "libxcb-cursor0",
+LIBRARIES = {  # what Qt loads -> the Debian package that has it
+    "libEGL.so.1": "libegl1", "libGL.so.1": "libgl1", "libxkbcommon.so.0": "libxkbcommon0",
+    "libfontconfig.so.1": "libfontconfig1", "libdbus-1.so.3": "libdbus-1-3", "libglib-2.0.so.0": "libglib2.0-0",
 }
 
 
 class Finding(Struct, frozen=True, kw_only=True):
-    """One thing looked at. `needed`: the app cannot start without it. `apt`: the Debian package that mends it."""
+    """One thing looked at. `needed`: the app cannot start without it. `apt`: the Debian packages that mend it."""
 
     id: str
     ok: bool
@@ -61,18 +62,19 @@ def missing_start_requirements() -> list[str]:
 
 def apt_line(found: list[Finding]) -> str:
     """All missing Debian packages in one line; empty where none is missing."""
-    packages = sorted({f.apt for f in found if not f.ok and f.apt})
+    packages = sorted({package for f in found if not f.ok for package in f.apt.split()})
     return f"apt-get install -y {' '.join(packages)}" if packages else ""
 
 
 def _print(found: list[Finding]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, show_header=False)
     for f in found:
         state = "[green]✓ ok[/]" if f.ok else "[red]✗ missing[/]" if f.needed else "[yellow]! without[/]"
-        table.add_row(state, f.id, f.found if f.ok or not f.remedy else f"{f.found}: {f.remedy}")
+        table.add_row(state, f.id, escape(f.found if f.ok else f"{f.found}: {f.remedy}"))
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     console.print(table)
     if line := apt_line(found):
@@ -85,28 +87,40 @@ def _python() -> Finding:
 
 
 def _qt() -> Finding:
-    env = os.environ | {"QT_QPA_PLATFORM": "offscreen"}
-    error = _child(QT, env)
+    error = _child(QT, os.environ | {"QT_QPA_PLATFORM": "offscreen"})
     if not error:
-        return Finding(id="Qt", ok=True, needed=True, found=f"PySide6 {metadata.version('PySide6-Essentials')}")
-    package = next((package for library, package in PACKAGES.items() if library in error), "")
-    remedy = f"install the package {package}" if package else "run `make run`, which installs it, and read the error"
-    return Finding(id="Qt", ok=False, needed=True, found=error, remedy=remedy, apt=package)
+        return Finding(id="Qt", ok=True, needed=True, found=f"PySide6 {_version('PySide6-Essentials') or 'present'}")
+    missing = [package for library, package in LIBRARIES.items() if not _loads(library)] if sys.platform == "linux" else []
+    remedy = f"install {', '.join(missing)}" if missing else "run `make run`, which installs it, and read the error"
+    return Finding(id="Qt", ok=False, needed=True, found=error, remedy=remedy, apt=" ".join(missing))
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def _fonts() -> Finding:
     home = Path.home()
     folders = [Path("/usr/share/fonts"), Path("/usr/local/share/fonts"), home / ".fonts", home / ".local/share/fonts"]
-    ok = sys.platform != "linux" or any(any(folder.rglob("*.[to]tf")) for folder in folders if folder.is_dir())
+    ok = sys.platform != "linux" or any(any(folder.rglob("*.[to]t[fc]")) for folder in folders if folder.is_dir())
     ok = ok or bool(os.environ.get("FONTCONFIG_FILE"))
     return Finding(id="fonts", ok=ok, found="present" if ok else "there are no fonts",
                    remedy="install the package fonts-dejavu-core", apt="fonts-dejavu-core")
 
 
 def _display() -> Finding:
-    ok = sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    return Finding(id="display", ok=ok, found="present" if ok else "there is no display",
-                   remedy="`make run` works without one and saves a picture")
+    x11, wayland = (bool(os.environ.get(name)) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    if sys.platform == "linux" and not (x11 or wayland):
+        return Finding(id="display", ok=False, found="there is no display",
+                       remedy="`make run` works without one and saves a picture")
+    if sys.platform == "linux" and x11 and not _loads("libxcb-cursor.so.0"):
+        return Finding(id="display", ok=False, needed=not wayland, found="Qt needs libxcb-cursor.so.0 for windows on X11",
+                       remedy="install libxcb-cursor0", apt="libxcb-cursor0")
+    return Finding(id="display", ok=True, found="present")
 
 
 def _driver() -> Finding:
@@ -129,17 +143,23 @@ def _triton() -> Finding:
 
 
 def _package(name: str, *, needed: bool) -> Finding:
+    version = _version(name)
+    return Finding(id=name, ok=bool(version), needed=needed, found=version or f"{name} is not installed",
+                   remedy="run `make run`, which installs it")
+
+
+def _version(name: str) -> str:
+    """As installed; empty where it is not."""
     try:
-        return Finding(id=name, ok=True, needed=needed, found=metadata.version(name))
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
-        remedy = "run `make run`, which installs it"
-        return Finding(id=name, ok=False, needed=needed, found=f"{name} is not installed", remedy=remedy)
+        return ""
 
 
 def _settings() -> Finding:
     folder = Path(os.environ.get("TILESCOPE_CONFIG_DIR") or platformdirs.user_config_dir("tilescope"))
-    nearest = next(p for p in (folder, *folder.parents) if p.exists())
-    ok = os.access(nearest, os.W_OK)
+    nearest = next((p for p in (folder, *folder.parents) if os.access(p, os.F_OK)), folder)
+    ok = nearest.is_dir() and os.access(nearest, os.W_OK)
     return Finding(id="settings", ok=ok, found=str(folder) if ok else f"{folder} cannot be written",
                    remedy="set TILESCOPE_CONFIG_DIR to a folder that can")
 

@@ -5,6 +5,7 @@ Shared by `python -m engine` and `python -m app`: click, msgspec and pure data o
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import threading
@@ -150,6 +151,9 @@ def _square_bytes(workload: Workload) -> int:
 
 def run_command(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs a command line to its end and leaves the process: bad input is one sentence and exit 2, Ctrl-C is exit 130."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal's encoding may lack a sign
+            stream.reconfigure(errors="replace")
     try:
         code = command.main(args=arguments, standalone_mode=False) or 0
     except click.ClickException as error:
