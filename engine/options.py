@@ -95,7 +95,7 @@ def params_from(options: Mapping[str, Any], kernels: Iterable[KernelInfo]) -> di
         takers = [info.id for info in infos if any(param.name == name for param in info.params)]
         if not takers:
             known = dict.fromkeys([*FIELDS, *(param.name for info in infos for param in info.params)])
-            raise BadInput(f"--set {name}: no such field or kernel parameter; there are {', '.join(known)}")
+            raise BadInput(f"--set {name!r}: no such field or kernel parameter; there are {', '.join(known)}")
         for kernel in takers:
             params.setdefault(kernel, {})[name] = _whole(name, value)
     return params
@@ -157,7 +157,8 @@ def run_command(command: click.Command, arguments: Sequence[str] | None = None) 
     try:
         code = command.main(args=arguments, standalone_mode=False) or 0
     except click.ClickException as error:
-        click.echo(error.format_message(), err=True)
+        said = error.format_message()  # click quotes what was typed, line breaks and all
+        click.echo(said if isinstance(error, BadInput) else " ".join(said.split()), err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = INTERRUPTED

@@ -90,7 +90,7 @@ def test_bad_options_are_one_sentence_and_exit_2(arguments: list[str], sentence:
 
 
 def test_an_unknown_name_after_set_is_told_what_there_is() -> None:
-    with pytest.raises(options.BadInput, match=r"--set page_size: no such field .* batch, .*, block_m,"):
+    with pytest.raises(options.BadInput, match=r"--set 'page_size': no such field .* batch, .*, block_m,"):
         parsed("--set", "page_size=16")
 
 
