@@ -35,12 +35,13 @@ def planned_alone() -> Iterator[None]:
 
 def run(*arguments: str) -> tuple[int, str, str]:
     """The exit code, and what was said on both outputs."""
-    out, err = io.StringIO(), io.StringIO()
+    written, said = io.BytesIO(), io.BytesIO()
+    out, err = (io.TextIOWrapper(stream, "utf-8", write_through=True) for stream in (written, said))
     with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as ended:
         run_command(commands.main, ["run", *arguments])
     code = ended.value.code
     assert isinstance(code, int)
-    return code, out.getvalue(), err.getvalue()
+    return code, written.getvalue().decode(), said.getvalue().decode()
 
 
 def refused(*arguments: str) -> str:
@@ -66,6 +67,7 @@ typed = st.one_of(
 
 @settings(max_examples=250, deadline=None)
 @given(st.lists(st.one_of(flags, typed, st.tuples(flags, typed).map("=".join)), max_size=7))
+@example(["--json"])
 @example(["--set", "a\nb=1"])
 @example(["--kernel", "a\nb"])
 @example(["--device", "a\nb"])
