@@ -51,7 +51,7 @@ def record(path: Path, *said: Event) -> None:
     recorder.close()
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(events, max_size=6), st.data())
 def test_what_was_recorded_is_read_and_a_cut_costs_only_what_it_cut(said: list[Event], data: st.DataObject) -> None:
     with TemporaryDirectory() as folder:
@@ -155,8 +155,8 @@ def fill(monkeypatch: pytest.MonkeyPatch) -> Any:
     files: list[Full] = []
 
     def after(room: int) -> list[Full]:
-        def opened(path: Path, mode: str, *rest: Any) -> Any:
-            file = open(path, mode, *rest)  # noqa: SIM115, PTH123
+        def opened(path: Path, mode: str, **rest: Any) -> Any:
+            file = open(path, mode, **rest)  # noqa: SIM115, PTH123
             if mode != "xb":
                 return file
             files.append(Full(file, room))

@@ -55,7 +55,7 @@ def decoded(decode: Callable[[bytes], Any], line: bytes) -> Any:
 
 
 @DECODERS
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=200) | st.text(string.printable, max_size=80).map(str.encode))
 @example(b'{"type":"a\\nb"}')
 @example(b'{"type":"' + b"x" * 5000 + b'"}')
@@ -67,7 +67,7 @@ def test_any_bytes_are_a_message_or_one_sentence(decode: Callable[[bytes], Any],
 
 
 @DECODERS
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(objects | configures)
 def test_any_object_is_a_message_that_comes_back_or_one_sentence(decode: Callable[[bytes], Any], value: Any) -> None:
     message = decoded(decode, msgspec.json.encode(value))
@@ -75,7 +75,7 @@ def test_any_object_is_a_message_that_comes_back_or_one_sentence(decode: Callabl
         assert decode(encode(message)) == message
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from([configure(3), Configure(generation=1, device="é", workload=SMALL, kernels=(), params={"a": {"b": 1}})]),
        st.data())
 def test_a_command_cut_anywhere_is_refused(command: Configure, data: st.DataObject) -> None:
