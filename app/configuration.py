@@ -117,7 +117,8 @@ def decode(text: str | bytes) -> Configuration:
     try:
         schema = msgspec.json.decode(text, type=_Schema).schema
         if schema > SCHEMA:
-            raise ConfigurationError(f"it was written by a later version of Tilescope (schema {schema}; this one reads {SCHEMA})")
+            later = f"schema {schema}; this one reads {SCHEMA}"
+            raise ConfigurationError(f"it was written by a later version of Tilescope ({later})")
         return _decoder.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ConfigurationError(f"its configuration is damaged ({error})") from error

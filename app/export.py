@@ -74,7 +74,8 @@ def save_png(widget: QWidget, path: Path, *, scale: int = 1, caption: Caption, c
     size = _size(widget, caption, theme)
     image = QImage(size * scale, QImage.Format.Format_RGB32)
     if image.isNull():
-        raise ExportError(f"A picture of {size.width() * scale}×{size.height() * scale} px cannot be drawn: choose a smaller scale.")
+        wanted = size * scale
+        raise ExportError(f"A picture of {wanted.width()}×{wanted.height()} px cannot be drawn: choose a smaller scale.")
     image.setDevicePixelRatio(scale)
     painter = QPainter(image)
     _draw(painter, widget, caption, theme, size)
@@ -83,7 +84,7 @@ def save_png(widget: QWidget, path: Path, *, scale: int = 1, caption: Caption, c
     buffer.open(QIODevice.OpenModeFlag.WriteOnly)
     if not image.save(buffer, "PNG"):  # type: ignore[call-overload]  # PySide's stubs know file names alone here
         raise ExportError("The picture could not be encoded as PNG: choose a smaller scale.")
-    return _write(path, _with_chunk(buffer.data().data(), encode(configuration)))
+    return _write(path, _with_chunk(bytes(buffer.data().data()), encode(configuration)))
 
 
 def save_svg(widget: QWidget, path: Path, *, caption: Caption, configuration: Configuration) -> Path:
@@ -101,7 +102,7 @@ def save_svg(widget: QWidget, path: Path, *, caption: Caption, configuration: Co
     painter = QPainter(generator)
     _draw(painter, widget, caption, theme, size)
     painter.end()
-    head, closing, _ = buffer.data().data().rpartition(b"</svg>")
+    head, closing, _ = bytes(buffer.data().data()).rpartition(b"</svg>")
     embedded = f'<metadata id="{KEY}">{escape(encode(configuration))}</metadata>\n'.encode()
     return _write(path, head + embedded + closing + b"\n")
 

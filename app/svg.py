@@ -38,9 +38,11 @@ def _nested(widget: QWidget, at: QPoint, flags: QWidget.RenderFlag, numbers: Ite
         QWidget.render(widget, painter, QPoint(), QRegion(widget.rect()), flags)  # a graphics view has a render of its own
 
     parts = [_open(QRect(at, widget.size())), _fragment(widget.size(), paint, next(numbers))]
-    for child in widget.children():  # lowest first
-        if isinstance(child, QWidget) and not child.isWindow() and child.isVisibleTo(widget) and not child.size().isEmpty():
-            parts.append(_nested(child, child.pos(), QWidget.RenderFlag(0), numbers))
+    parts.extend(
+        _nested(child, child.pos(), QWidget.RenderFlag(0), numbers)
+        for child in widget.children()  # lowest first
+        if isinstance(child, QWidget) and not child.isWindow() and child.isVisibleTo(widget) and not child.size().isEmpty()
+    )
     return "".join(parts) + "</svg>\n"
 
 
@@ -62,6 +64,6 @@ def _fragment(size: QSize, paint: Callable[[QPainter], None], number: int) -> st
         paint(painter)
     finally:
         painter.end()
-    document = buffer.data().data().decode()
+    document = bytes(buffer.data().data()).decode()
     inside = document[document.index("<defs>"):document.rindex("</svg>")]
     return _NAMES.sub(rf"\g<1>d{number}-", inside)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 
 import msgspec
 
@@ -31,15 +32,17 @@ def as_csv(shown: Configuration) -> bytes:
 def as_tabs(shown: Configuration) -> str:
     """The same columns and rows, tab-separated: for the clipboard."""
     names, rows = table(shown)
-    return "".join("\t".join(_bare(cell) for cell in row) + "\n" for row in (names, *rows))
+    lines: list[Sequence[Cell]] = [names, *rows]
+    return "".join("\t".join(map(_bare, line)) + "\n" for line in lines)
 
 
 def table(shown: Configuration) -> tuple[list[str], list[list[Cell]]]:
     """The columns, with their units in the names, and a row a kernel. A missing number is None: an empty cell."""
+    workload = msgspec.to_builtins(shown.workload)
     where: dict[str, Cell] = {
         "device": shown.device,
         "device_name": shown.machine.name if shown.machine else "",
-        **{name: value for name, value in msgspec.to_builtins(shown.workload).items() if name != "type"},
+        **{name: value for name, value in workload.items() if name != "type"},
     }
     rows = [msgspec.structs.asdict(row) | where for row in shown.measured]
     names = list(rows[0]) if rows else []
@@ -49,7 +52,7 @@ def table(shown: Configuration) -> tuple[list[str], list[list[Cell]]]:
 def _comment(shown: Configuration) -> str:
     parts = ["# Tilescope", f"{shown.lab} lab", workload_words(shown.workload), shown.saved, "ns and bytes per execution"]
     parts += [f"{name} {number}" for name, number in shown.software.items()]
-    return " · ".join(parts).translate(str.maketrans({",": ";", '"': "'", "\n": " ", "\r": " "}))
+    return " · ".join(parts).translate(str.maketrans(',"\n\r', ";'  "))
 
 
 def _plain(value: Cell) -> Cell:

@@ -16,6 +16,7 @@ from engine.protocol import Device, DeviceSample
 HEIGHT, PAD, GAP, INNER, GRAPH = 28, 8.0, 12.0, 5.0, 44.0
 SPARK = 44          # samples: a pixel each
 PILL_PX = 104
+NAME_PX = 140       # what is left at least of a long name while other readings stand beside it
 LEFT = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
 RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 
@@ -117,23 +118,27 @@ class Readings(QWidget):
         return QSize(600, HEIGHT)
 
     def places(self) -> tuple[list[tuple[Field, QRectF]], bool]:
-        """The fields that have room, where they stand, and whether their graphs do too. The name is elided last of all."""
+        """The fields that have room, where they stand, and whether their graphs do too.
+
+        Graphs give way first, then the end of a long name, then whole readings.
+        """
         kept = sorted(self.fields, key=lambda field: field.rank)
-        graphs = True
-        while len(kept) > 1 and self._total(kept, graphs) > self.width():
-            if graphs:
-                graphs = False
-            else:
-                kept.pop()
+        graphs = self._room_for_name(kept, True) >= kept[0].width(self._theme, True) if kept else True
+        while len(kept) > 1 and self._room_for_name(kept, graphs) < min(NAME_PX, kept[0].width(self._theme, graphs)):
+            kept.pop()
         left, places = PAD, []
         for field in (field for field in self.fields if field in kept):
-            width = min(field.width(self._theme, graphs), max(0.0, self.width() - left))
+            width = field.width(self._theme, graphs)
+            if field is kept[0]:
+                width = min(width, max(0.0, self._room_for_name(kept, graphs)))
             places.append((field, QRectF(left, 0, width, HEIGHT)))
             left += width + 2 * GAP
         return places, graphs
 
-    def _total(self, fields: list[Field], graphs: bool) -> float:
-        return 2 * PAD + sum(field.width(self._theme, graphs) for field in fields) + 2 * GAP * (len(fields) - 1)
+    def _room_for_name(self, fields: list[Field], graphs: bool) -> float:
+        """What `fields` leave of the width to the first of them."""
+        others = sum(field.width(self._theme, graphs) + 2 * GAP for field in fields[1:])
+        return self.width() - 2 * PAD - others
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: ARG002, N802
         painter = QPainter(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from pytestqt.qtbot import QtBot
@@ -15,7 +16,9 @@ from engine.protocol import DeviceSample, Event, Phase
 from kernels.contract import Device
 from tests.app import feed
 
-LOST = DeviceSample(t_ns=40 * 10**9, device="cuda:0", utilisation=1.0, throttle=("power cap",), missing={"power_w": "a vGPU hides it"})
+LOST = DeviceSample(
+    t_ns=40 * 10**9, device="cuda:0", utilisation=1.0, throttle=("power cap",), missing={"power_w": "a vGPU hides it"},
+)
 
 
 def snapshot(*events: Event) -> Snapshot:
@@ -83,7 +86,7 @@ def test_fields_never_overlap_and_never_leave_the_strip(qtbot: QtBot, width: int
     readings.show_fields(fields_of(snapshot(*feed.run(seconds=1))))
     spans = places(readings)
     assert spans[0][0].rank == 0
-    assert all(right < left for (_, _, right), (_, left, _) in zip(spans, spans[1:], strict=False))
+    assert all(right < left for (_, _, right), (_, left, _) in pairwise(spans))
     assert spans[-1][2] <= width
 
 
@@ -108,7 +111,7 @@ def test_nothing_moves_when_a_number_changes(qtbot: QtBot) -> None:
     readings.resize(1440, 28)
     lefts = []
     for sample in (
-        DeviceSample(t_ns=1, device="cuda:0", utilisation=0.04, memory_used_bytes=2**20, memory_total_bytes=150 * 10**9,
+        DeviceSample(t_ns=1, device="cuda:0", utilisation=0.04, memory_used_bytes=2**29, memory_total_bytes=150 * 10**9,
                      dram_utilisation=0.0, power_w=70, sm_clock_hz=345e6, temperature_c=31, throttle=()),
         DeviceSample(t_ns=2, device="cuda:0", utilisation=1.0, memory_used_bytes=140 * 10**9, memory_total_bytes=150 * 10**9,
                      dram_utilisation=1.0, power_w=1000, sm_clock_hz=1980e6, temperature_c=100, throttle=()),

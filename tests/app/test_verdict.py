@@ -20,8 +20,11 @@ def judged(*events: Event) -> Verdict:
     for event in events:
         store.reduce(event)
     said = verdict(store.snapshot())
-    return Verdict(*(text.replace(fmt.SPACE, " ") for text in (said.text, said.provenance)),
-                   tuple(fact.replace(fmt.SPACE, " ") for fact in said.more))
+    return Verdict(_plain(said.text), _plain(said.provenance), tuple(map(_plain, said.more)))
+
+
+def _plain(text: str) -> str:
+    return text.replace(fmt.SPACE, " ")
 
 
 def timed(naive_ns: float, flash_ns: float, workload: AttentionWorkload = FULL) -> Verdict:

@@ -219,7 +219,8 @@ def test_a_check_is_made_once_for_a_kernel_configuration_and_shape(talk: Talk) -
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("wrong", [fake("bad", error=0.5), fake("bad", rows=40), fake("bad", error=float("nan"))], ids=str)
+@pytest.mark.parametrize("wrong", [fake("bad", error=0.5), fake("bad", rows=40), fake("bad", error=float("nan"))],
+                         ids=["error", "some rows", "nan"])
 def test_a_wrong_kernel_shows_no_speed(talk: Talk, wrong: KernelSpec) -> None:
     said = talk(wrong, fake("good"))
     said.send(configure(1, "bad", "good"), Start(seconds=0.01))
