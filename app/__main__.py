@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,8 @@ def _check_qt() -> None:
     try:
         import PySide6.QtWidgets  # noqa: F401
     except ImportError as error:
-        from engine.doctor import missing_start_requirements
-
-        raise BadInput("\n".join([f"Qt cannot start ({error}).", *missing_start_requirements()])) from error
+        doctor = subprocess.run([sys.executable, "-m", "engine", "doctor"], capture_output=True, text=True, check=False)
+        raise BadInput(f"Qt cannot start ({error}).\n{doctor.stdout}{doctor.stderr}".rstrip()) from error
 
 
 def run() -> None:

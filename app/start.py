@@ -15,7 +15,7 @@ from app import settings
 from app.bridge import lingering
 from app.configuration import Configuration
 from app.settings import Settings
-from app.theme import Theme
+from app.theme import Theme, load_fonts
 from app.window import Window
 from engine.client import ClientError
 from engine.options import BadInput
@@ -29,6 +29,7 @@ def application() -> QApplication:
     made = QApplication.instance() or QApplication(sys.argv[:1])
     assert isinstance(made, QApplication)
     made.setApplicationName("Tilescope")
+    load_fonts()
     return made
 
 

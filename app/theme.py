@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Literal
 
 import msgspec
-from PySide6.QtGui import QColor, QFont
+from PySide6.QtGui import QColor, QFont, QFontDatabase
 
 from app.stylesheet import stylesheet
 from engine.protocol import Provenance
@@ -103,6 +103,17 @@ class Theme:
     def mono(self, px: int = TEXT_PX, semibold: bool = False) -> QFont:
         """The face of values."""
         return _font(MONO, px, semibold, QFont.StyleHint.Monospace)
+
+
+@lru_cache
+def load_fonts() -> None:
+    """Makes the project's own faces known to Qt, so that the window looks the same wherever it runs. Needs an application.
+
+    Raises: RuntimeError where one of them cannot be read.
+    """
+    for file in (files("assets") / "fonts").iterdir():
+        if file.name.endswith((".otf", ".ttf")) and QFontDatabase.addApplicationFontFromData(file.read_bytes()) < 0:
+            raise RuntimeError(f"the font {file.name} cannot be read")
 
 
 @lru_cache

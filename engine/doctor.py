@@ -54,12 +54,6 @@ def main(as_json: bool) -> int:
     return 0 if all(f.ok for f in found if f.needed) else 1
 
 
-def missing_start_requirements() -> list[str]:
-    """A sentence for each thing without which the app cannot start."""
-    found = [f for f in (_python(), _qt(), _torch()) if not f.ok]
-    return [f"{f.found}: {f.remedy}" for f in found]
-
-
 def apt_line(found: list[Finding]) -> str:
     """All missing Debian packages in one line; empty where none is missing."""
     packages = sorted({package for f in found if not f.ok for package in f.apt.split()})

@@ -253,6 +253,6 @@ def _tip(last: DeviceSample, name: str, text: str) -> str:
 def pill(snapshot: Snapshot) -> str:
     """Whether the view follows the newest data, and whether there is any."""
     if not snapshot.live:
-        return "▮▮ view paused"
+        return "○ view paused"
     phase = snapshot.phase.name if snapshot.phase else "idle"
     return "● live" if phase == "measuring" else f"○ {phase}"

@@ -1,6 +1,6 @@
 """Where everything of a scene stands: header, HBM floor with its matrices to scale, L2, SRAM room, counters. Geometry alone.
 
-The matrices stand as in S = Q Kᵀ and O = P V: rows of Q, S, P and O run down, rows of K and V run along the columns of S and P.
+The matrices stand as in S = Q Kᵗ and O = P V: rows of Q, S, P and O run down, rows of K and V run along the columns of S and P.
 """
 
 from __future__ import annotations

@@ -334,7 +334,7 @@ def _tile_ops(workload: AttentionWorkload, config: Config) -> tuple[TileOp, ...]
     return (
         TileOp(kind="load", title="load K", operand="K", at=at, tile=(1, 1, bn, bd), writes=("K",), ahead=ahead),
         TileOp(kind="load", title="load V", operand="V", at=at, tile=(1, 1, bn, bd), writes=("V",), ahead=ahead),
-        TileOp(kind="compute", title="S = Q Kᵀ / √D", fn="scores", reads=("Q", "K"), writes=("S",),
+        TileOp(kind="compute", title="S = Q Kᵗ / √D", fn="scores", reads=("Q", "K"), writes=("S",),
                args={"scale": w.head_dim**-0.5, **mask}, matrix_flops=2 * bm * bn * bd),
         TileOp(kind="compute", title="online softmax: P, m, l; O rescaled", fn="online_softmax", reads=("S", "m", "l", "O"),
                writes=("P", "m", "l", "O"), vector_flops=_vector_flops(bm, bn, bd), exps=bm * bn + bm),

@@ -286,7 +286,7 @@ def _scores_launch(workload: AttentionWorkload, config: Config) -> Launch:
     w, bm, bn, bd = workload, config["block_m"], config["block_n"], _block_d(workload)
     key_rows = (var("b"), var("h") // w.group, var("n") * bn, const(0))
     return _launch(
-        config, "scores", "S = Q Kᵀ / √D",
+        config, "scores", "S = Q Kᵗ / √D",
         (Axis("n", cdiv(w.keys, bn)), Axis("m", cdiv(w.seq, bm)), Axis("h", w.heads), Axis("b", w.batch)),
         (Slot(name="Q", shape=(bm, bd), itemsize=w.itemsize, operand="Q"),
          Slot(name="K", shape=(bn, bd), itemsize=w.itemsize, operand="K"),
@@ -294,7 +294,7 @@ def _scores_launch(workload: AttentionWorkload, config: Config) -> Launch:
         (TileOp(kind="load", title="load Q", operand="Q", at=_tile_at(var("m") * bm, const(0)), tile=(1, 1, bm, bd),
                 writes=("Q",)),
          TileOp(kind="load", title="load K", operand="K", at=key_rows, tile=(1, 1, bn, bd), writes=("K",)),
-         TileOp(kind="compute", title="S = Q Kᵀ / √D", fn="scores", reads=("Q", "K"), writes=("S",),
+         TileOp(kind="compute", title="S = Q Kᵗ / √D", fn="scores", reads=("Q", "K"), writes=("S",),
                 args={"scale": w.head_dim**-0.5}, matrix_flops=2 * bm * bn * bd, vector_flops=bm * bn),
          TileOp(kind="store", title="store S", operand="S", at=_tile_at(var("m") * bm, var("n") * bn),
                 tile=(1, 1, bm, bn), reads=("S",))),

@@ -66,7 +66,7 @@ def test_before_the_first_reading_nothing_is_claimed() -> None:
 
 
 @pytest.mark.parametrize(("name", "live", "expected"), [
-    ("measuring", True, "● live"), ("compiling", True, "○ compiling"), ("measuring", False, "▮▮ view paused"),
+    ("measuring", True, "● live"), ("compiling", True, "○ compiling"), ("measuring", False, "○ view paused"),
 ])
 def test_the_pill(name: str, live: bool, expected: str) -> None:
     phase = Phase(generation=1, name=name)  # type: ignore[arg-type]  # a literal from the parameters

@@ -171,7 +171,7 @@ def test_all_missing_libraries_of_qt_are_named_in_one_line(monkeypatch: Patch, t
     fonts = Finding(id="fonts", ok=False, found="", apt="fonts-dejavu-core")
     fine = Finding(id="C compiler", ok=True, found="", apt="gcc")
     assert doctor.apt_line([finding, fonts, fine]) == "apt-get install -y fonts-dejavu-core libdbus-1-3 libegl1"
-    assert doctor.missing_start_requirements() == [f"ImportError: {error}: install libegl1, libdbus-1-3"]
+
 
 
 @pytest.mark.parametrize(

@@ -304,7 +304,7 @@ def test_the_summary_tells_both_kernels(qtbot: QtBot) -> None:
     made = theatre(qtbot)
     made.seek(0.05)
     said = made.summary().replace(fmt.SPACE, " ")
-    assert said.startswith("naive: S = Q Kᵀ / √D, wave ")
+    assert said.startswith("naive: S = Q Kᵗ / √D, wave ")
     assert "flash: done; 256 MiB of 256 MiB to and from HBM" in said
     assert made.accessibleDescription() == made.summary()
     assert all(scene.accessibleName() for scene in made.scenes)
