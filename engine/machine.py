@@ -57,8 +57,8 @@ class Machine(Protocol):
     def bind(self, spec: KernelSpec, workload: Workload, config: Config, tensors: Tensors) -> Run:
         """The kernel on these tensors. Raises: Refusal."""
 
-    def timer(self, run: Run) -> Timer:
-        """A timer, warmed up."""
+    def timer(self, run: Run, first_ns: int) -> Timer:
+        """A timer, warmed up. `first_ns`: what the launch took that was checked."""
 
     def synchronize(self) -> None:
         """Waits for what was launched."""
@@ -82,9 +82,13 @@ class Machine(Protocol):
         """The device with what PyTorch knows of it."""
 
 
-def open_machine(device: Device) -> Machine:
-    """The machine of a device. Raises: Unusable."""
-    return CudaMachine(device) if device.kind == "cuda" else HostMachine()
+def open_machine(device: Device, look: Callable[[], None]) -> Machine:
+    """The machine of a device. Raises: Unusable.
+
+    Args:
+        look: called between the programs of a kernel on the host, so that what it raises ends a long launch.
+    """
+    return CudaMachine(device) if device.kind == "cuda" else HostMachine(look)
 
 
 class HostMachine:
@@ -93,11 +97,16 @@ class HostMachine:
     place = "cpu"
     source = "host clock"
 
-    def bind(self, spec: KernelSpec, workload: Workload, config: Config, tensors: Tensors) -> Run:
-        return execute.bind(spec, workload, config, tensors) if spec.schedule else spec.launch(workload, config, tensors)
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
 
-    def timer(self, run: Run) -> Timer:
-        return HostTimer(run)
+    def bind(self, spec: KernelSpec, workload: Workload, config: Config, tensors: Tensors) -> Run:
+        if spec.schedule:
+            return execute.bind(spec, workload, config, tensors, self._look)
+        return spec.launch(workload, config, tensors)
+
+    def timer(self, run: Run, first_ns: int) -> Timer:
+        return HostTimer(run, first_ns)
 
     def synchronize(self) -> None:
         """Nothing runs behind the caller's back."""
@@ -122,12 +131,12 @@ class HostMachine:
 
 
 class HostTimer:
-    """Reads the host's clock around enough launches. A launch so long that one is enough is a sample when it warms up."""
+    """Reads the host's clock around enough launches. A launch so long that one is enough is a sample when it is checked."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, first_ns: int) -> None:
         self._run = run
-        once = self._time(1)
-        self._warm = [Timing(1, float(once))] if once >= SAMPLE_NS else []
+        self._warm = [Timing(1, float(first_ns))] if first_ns >= SAMPLE_NS else []
+        once = first_ns if self._warm else self._time(1)
         few = min(100, SAMPLE_NS // 4 // once)
         self._count = max(1, SAMPLE_NS * few // self._time(few)) if few > 1 else max(1, SAMPLE_NS // once)
 
@@ -163,7 +172,7 @@ class CudaMachine:
     def bind(self, spec: KernelSpec, workload: Workload, config: Config, tensors: Tensors) -> Run:
         return spec.launch(workload, config, tensors)
 
-    def timer(self, run: Run) -> Timer:
+    def timer(self, run: Run, first_ns: int) -> Timer:  # noqa: ARG002  # which compiled the kernel
         return CudaTimer(run, self.trim)
 
     def synchronize(self) -> None:
