@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -44,8 +43,8 @@ class Timing:
 class Timer(Protocol):
     """Times one kernel that is ready to run."""
 
-    def burst(self) -> list[Timing]:
-        """Runs the kernel for about BURST_NS, at least once."""
+    def burst(self) -> Iterator[Timing]:
+        """Runs the kernel for about BURST_NS, at least once; each timing as soon as it is known."""
 
 
 class Machine(Protocol):
@@ -146,12 +145,12 @@ class HostTimer:
             self._run()
         return max(1, time.perf_counter_ns() - start)
 
-    def burst(self) -> list[Timing]:
-        timings, self._warm = self._warm, []
-        end = time.perf_counter_ns() + (0 if timings else BURST_NS)
-        while not timings or time.perf_counter_ns() < end:
-            timings.append(Timing(self._count, self._time(self._count) / self._count))
-        return timings
+    def burst(self) -> Iterator[Timing]:
+        warm, self._warm = self._warm, []
+        yield from warm
+        end = time.perf_counter_ns() + (0 if warm else BURST_NS)
+        while not warm and time.perf_counter_ns() < end:
+            yield Timing(self._count, self._time(self._count) / self._count)
 
 
 class CudaMachine:
@@ -242,15 +241,22 @@ class CudaTimer:
         self._replays = max(1, round(SAMPLE_NS / (estimate * self._per_replay)))
         self._samples = max(1, round(BURST_NS / (estimate * self._per_replay * self._replays)))
 
-    def burst(self) -> list[Timing]:
+    def burst(self) -> Iterator[Timing]:
+        """One sample is always queued behind the one that is waited for, so that the device never waits for the host."""
+        self._replay()  # what runs while the first mark is made
         marks = [_mark()]
-        for _ in range(self._samples):
-            for _ in range(self._replays):
-                self._replay()
-            marks.append(_mark())
-        marks[-1].synchronize()
+        for number in range(self._samples + 1):
+            if number < self._samples:
+                for _ in range(self._replays):
+                    self._replay()
+                marks.append(_mark())
+            if number:
+                yield self._between(marks[number - 1], marks[number])
+
+    def _between(self, start: torch.cuda.Event, end: torch.cuda.Event) -> Timing:
+        end.synchronize()
         launches = self._replays * self._per_replay
-        return [Timing(launches, start.elapsed_time(end) * 1e6 / launches) for start, end in pairwise(marks)]
+        return Timing(launches, start.elapsed_time(end) * 1e6 / launches)
 
     def _time(self, run: Run, launches: int) -> float:
         start = _mark()

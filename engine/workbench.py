@@ -128,14 +128,12 @@ class Workbench:
         return sum(contender.timer is not None for contender in self._contenders)
 
     def _burst(self, task: Task, contender: _Contender, timer: Timer) -> None:
-        timings = timer.burst()
-        at = task.clock() - sum(int(timing.launches * timing.time_ns) for timing in timings)
-        for timing in timings:
-            at += int(timing.launches * timing.time_ns)
+        for timing in timer.burst():
             task.post(KernelSample(
-                t_ns=max(1, at), generation=task.job.generation, kernel=contender.plan.kernel, launches=timing.launches,
+                generation=task.job.generation, kernel=contender.plan.kernel, launches=timing.launches,
                 time_ns=timing.time_ns, source=self.machine.source,
             ))
+            task.look()
 
     def _prepare(self, task: Task, contender: _Contender) -> Timer | None:
         """Compiles, checks and warms up a kernel; None where its output is wrong. Raises: Refusal."""
