@@ -55,14 +55,23 @@ class Axis(pg.AxisItem):
         if specs is None:
             return None
         kept: list[tuple[QRectF, int, str]] = []
-        for spec in specs[2]:
-            if spec[2] and not any(spec[0].adjusted(-APART, 0, APART, 0).intersects(other[0]) for other in kept):
-                kept.append(spec)
+        for box, flags, text in specs[2]:
+            box = self.placed(box)
+            if text and not any(box.adjusted(-APART, 0, APART, 0).intersects(other) for other, _, _ in kept):
+                kept.append((box, flags, text))
         return specs[0], specs[1], kept
+
+    def placed(self, box: QRectF) -> QRectF:
+        """Where the label that pyqtgraph would write in `box` is written."""
+        return box
 
 
 class _Seconds(Axis):
     """Seconds before now: `-20 s`. What stands beneath the right end is for the labels to say."""
+
+    def placed(self, box: QRectF) -> QRectF:
+        """Not beneath the labels of the other axis."""
+        return box.translated(max(0.0, -box.left()), 0)
 
     def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:  # noqa: ARG002, N802
         return ["" if abs(value) < 1e-6 else f"{fmt.MINUS}{-value:g}{fmt.SPACE}s" for value in values]

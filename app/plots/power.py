@@ -22,6 +22,9 @@ class Power(StripView):
         last = telemetry.last.power_w if telemetry.last else None
         return [Line("power", Mark(self.theme["text"]), t_s, y, segment, last)]
 
+    def spelled(self, value: float) -> str:
+        return fmt.quantity(value, "W")
+
     def notes(self, snapshot: Snapshot) -> tuple[str, ...]:
         last = snapshot.telemetry.last
         if last is None:

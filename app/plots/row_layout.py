@@ -54,7 +54,7 @@ def lay_out(width: float, height: float, rows: int, widths: Widths, *, ticks: bo
     """The layout of some rows. `ticks`, `foot`: whether there is something to write there."""
     ticks, foot = _beneath(height, rows, ticks, foot)
     pitch = (height - LINE * (ticks + foot)) / max(1, rows)
-    shown = rows if pitch >= LEAST else max(0, int(height / LEAST) - 1)
+    shown = rows if pitch >= LEAST else min(rows, max(0, int(height / LEAST) - 1))
     stacked = width < WIDE and pitch >= STACKED
     pitch = min(HIGH_STACKED if stacked else HIGH, max(LEAST, pitch))
     cells, brief = (_stacked if stacked else _beside)(width, pitch, shown, widths)

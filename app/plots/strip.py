@@ -20,6 +20,7 @@ from app.store import FloatArray, IntArray, Snapshot
 from app.theme import Mark, Theme
 
 SHRINK = 0.45       # of the axis: a maximum below it shrinks the axis
+SMALL = 0.001       # in the unit of the axis: what is less has a label with a unit of its own
 LABELS = 0.55       # of the width, at most, for the labels
 
 
@@ -73,6 +74,10 @@ class StripView(PlotView):
     def top_for(self, most: float) -> float:
         """Where the axis ends, for values up to `most`."""
         return round_up(1.08 * most)
+
+    def spelled(self, value: float) -> str:
+        """A value of the plot with its own unit."""
+        raise NotImplementedError
 
     def notes(self, snapshot: Snapshot) -> tuple[str, ...]:
         """What stands at the right of the title while no crosshair is shown, fullest first."""
@@ -138,9 +143,15 @@ class StripView(PlotView):
         for line, value in said:
             end = line.typical if line.typical is not None else float(line.y[-1])
             at = min(1.0, max(0.0, 1 - end * self._factor / self._top))
-            text = fmt.NA if value is None else fmt.significant(value * self._factor)
-            labels.append(EndLabel(line.name, text, line.mark, round(at, 3)))
+            labels.append(EndLabel(line.name, self._text(value), line.mark, round(at, 3)))
         self.labels.show_labels(self.theme, labels, LABELS * self.canvas.width())
+
+    def _text(self, value: float | None) -> str:
+        """A value in the unit of the axis; what is far too small for that, in its own."""
+        if value is None:
+            return fmt.NA
+        scaled = value * self._factor
+        return fmt.significant(scaled) if scaled == 0 or abs(scaled) >= SMALL else self.spelled(value)
 
     def _draw_crosshair(self) -> None:
         cursor = self.graph.time.cursor_s

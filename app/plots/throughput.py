@@ -28,13 +28,16 @@ class Throughput(StripView):
         factor, unit = fmt.prefix(top * 1e12, "FLOP/s")
         return 1e12 / factor, unit
 
+    def spelled(self, value: float) -> str:
+        return fmt.tflops(value)
+
     def notes(self, snapshot: Snapshot) -> tuple[str, ...]:
         kinds = sorted({snapshot.series[kernel].provenance for kernel in snapshot.plans if snapshot.shown(kernel)})
         return (", ".join(kinds),)
 
     def summary(self) -> str:
         rows = self.table().rows
-        if all(value == fmt.NA for _, value, _ in rows):
+        if self.is_empty:
             return PLOT.empty
         entries = [f"{name} {kind if value == fmt.NA else value}" for name, value, kind in rows]
         return f"Throughput, median of the newest samples: {', '.join(entries)}."

@@ -27,6 +27,9 @@ class Utilisation(StripView):
     def top_for(self, most: float) -> float:  # noqa: ARG002
         return 100.0
 
+    def spelled(self, value: float) -> str:
+        return fmt.percent(value / 100)
+
     def notes(self, snapshot: Snapshot) -> tuple[str, ...]:
         last = snapshot.telemetry.last
         return (last.source,) if last else ()

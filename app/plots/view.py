@@ -63,7 +63,6 @@ class PlotView(QWidget):
     def set_theme(self, theme: Theme) -> None:
         """Draws the same snapshot in another theme."""
         self.theme, self._drawn = theme, None
-        self.say()
         self.update_from(self._snapshot)
         self.update()
 
