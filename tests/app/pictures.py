@@ -35,7 +35,7 @@ def approve(widget: QWidget, name: str) -> None:
     """
     settle()
     new, path = _pixels(widget.grab().toImage()), FOLDER / f"{name}.png"
-    if os.environ.get(APPROVE) == "1":
+    if approving():
         _write(path, new)
         return
     assert path.exists(), f"{path} is not there: look at {_show(name, new)}, then run with {APPROVE}=1"
@@ -45,10 +45,16 @@ def approve(widget: QWidget, name: str) -> None:
     )
     far = differs(old, new)
     share, (crowd, x, y) = float(far.mean()), _most_crowded(far)
-    assert share <= SHARE and crowd <= CROWDED, (
-        f"{share:.2%} of {name}, most of it around {x}, {y}, is not as approved: look at {_show(name, new, far)}, "
-        f"and where it is better run with {APPROVE}=1"
-    )
+    if share > SHARE or crowd > CROWDED:
+        raise AssertionError(
+            f"{share:.2%} of {name}, most of it around {x}, {y}, is not as approved: look at {_show(name, new, far)}, "
+            f"and where it is better run with {APPROVE}=1"
+        )
+
+
+def approving() -> bool:
+    """Whether what is seen is what will be compared with."""
+    return os.environ.get(APPROVE) == "1"
 
 
 def settle() -> None:
@@ -75,7 +81,8 @@ def _most_crowded(far: npt.NDArray[np.bool_]) -> tuple[float, int, int]:
 
 def _halved(pixels: Pixels) -> npt.NDArray[np.float64]:
     height, width = (extent // 2 for extent in pixels.shape[:2])
-    return pixels[:2 * height, :2 * width].reshape(height, 2, width, 2, 3).mean(axis=(1, 3))
+    halved: npt.NDArray[np.float64] = pixels[:2 * height, :2 * width].reshape(height, 2, width, 2, 3).mean(axis=(1, 3))
+    return halved
 
 
 def _show(name: str, new: Pixels, far: npt.NDArray[np.bool_] | None = None) -> str:
@@ -118,7 +125,7 @@ def _write(path: Path, pixels: Pixels) -> None:
 
 
 def _palette(pixels: Pixels) -> tuple[Pixels, Pixels]:
-    """Colours with which none is far from its own, and for each pixel the place of the nearest: [COLOURS, 3], [height, width]."""
+    """Colours of which one is near to each pixel's, and for each pixel its place: [at most COLOURS, 3], [height, width]."""
     packed = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
     colours, places, counts = np.unique(packed, return_inverse=True, return_counts=True)
     channels = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1).astype(np.int64)
