@@ -19,6 +19,7 @@ from engine.protocol import (
     Event,
     Fault,
     Hello,
+    KernelInfo,
     KernelPlan,
     KernelSample,
     MemorySample,
@@ -105,15 +106,19 @@ class Snapshot:
     memory: MemorySample | None = None
     fault: Fault | None = None
 
+    @property
+    def infos(self) -> tuple[KernelInfo, ...]:
+        """What the engine says of its kernels; empty before it has answered."""
+        return self.hello.kernels if self.hello else ()
+
     def index(self, kernel: str) -> int:
         """The place of a kernel in the engine's catalog: which hue, dash and marker are its own."""
-        known = [info.id for info in self.hello.kernels] if self.hello else list(self.plans)
+        known = [info.id for info in self.infos] or list(self.plans)
         return known.index(kernel) if kernel in known else len(known)
 
     def title(self, kernel: str) -> str:
         """The kernel's name in the window."""
-        infos = self.hello.kernels if self.hello else ()
-        return next((info.title for info in infos if info.id == kernel), kernel)
+        return next((info.title for info in self.infos if info.id == kernel), kernel)
 
     def shown(self, kernel: str) -> Stats | None:
         """The statistics of a kernel that may be shown: None before its first sample, or where its check failed."""
