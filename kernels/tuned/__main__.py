@@ -16,7 +16,7 @@ from kernels.jit import compile_for, triton
 from kernels.tuned import CPU, Recorded, Tuned, choose, tables
 
 HEAD_DIMS = (32, 64, 96, 128, 192, 256)
-ROW_LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)  # keys: variants of kernels that hold whole rows
+ROW_LENGTHS = (128, 256, 512, 1000, 1024, 2048, 4096, 8192, 16384)  # keys: variants of kernels that hold whole rows
 
 
 def variants(tuned: Tuned) -> Iterator[Compilation]:
@@ -26,6 +26,8 @@ def variants(tuned: Tuned) -> Iterator[Compilation]:
     masks: tuple[dict[str, int], ...] = ({"causal": False}, {"causal": True}, {"causal": True, "window": 256})
     for (kernel, rows), dtype, head_dim, keys, mask in product(tuned.kernels.items(), dtypes, HEAD_DIMS, ROW_LENGTHS, masks):
         shape = AttentionWorkload(head_dim=head_dim, dtype=dtype, seq=keys, **mask)  # type: ignore[arg-type]
+        if dtype not in catalog()[kernel].info.dtypes:
+            continue
         for compilation in catalog()[kernel].compilations(shape, choose(rows, shape)):
             if compilation.key not in seen:
                 seen.add(compilation.key)
