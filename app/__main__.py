@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from app.bench import BENCHES, report
 from app.labs import names
 from app.screen import has_display, use_offscreen
 from engine.options import BadInput, run_command, workload_from, workload_options
@@ -28,7 +29,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--screenshot", type=FILE, help="Run unattended and save a picture here.")
 @click.option("--seconds", type=click.FloatRange(0.1, 3600), default=SECONDS, help="How long, for --screenshot.")
 @click.option("--size", metavar="WxH", help="Of the window; 1440x900 at first.")
-@click.option("--bench", type=click.Choice(("frames", "start", "cycles")), help="Measure the window itself.")
+@click.option("--bench", type=click.Choice(tuple(BENCHES)), help="Measure the window itself.")
 @click.option("--json", "as_json", is_flag=True, help="The bench's figures as JSON.")
 @workload_options
 def main(
@@ -44,8 +45,6 @@ def main(
         raise BadInput(f"there is no folder {screenshot.absolute().parent}: name another for --screenshot")
     _check_qt()
     if bench is not None:
-        from app.bench import report
-
         return report(bench, as_json=as_json)
     from app.export import RestoreError, restore
 

@@ -94,7 +94,7 @@ def configuration(
         params={kernel: dict(values) for kernel, values in (params or {}).items() if values},
         theme=theme, machine=replace(snapshot.device, uuid=""), software=software,
         saved=datetime.now().astimezone().isoformat(timespec="seconds"),
-        verdict=said.text, provenance=said.provenance,
+        verdict="; ".join((said.text, *said.more)), provenance=said.provenance,
         measured=tuple(_measured(snapshot, plan) for plan in snapshot.plans.values()),
     )
 
@@ -104,7 +104,7 @@ def tilescope_version() -> str:
     try:
         return version("tilescope")
     except PackageNotFoundError:
-        return "not installed"
+        return "from its checkout"
 
 
 def encode(shown: Configuration) -> str:

@@ -338,6 +338,7 @@ class Window(QMainWindow):
         self._keep()
         self.hide()
         self.frames.stop()
+        self.run.history.stack.blockSignals(True)  # it has no more to say, and speaks when it is deleted
         if application := QApplication.instance():
             application.removeEventFilter(self)
         self.live.close()

@@ -35,8 +35,8 @@ except ImportError as error:
     GLUON_MISSING = MISSING or f"this Triton has no Gluon ({error}): install triton 3.6 or 3.7, or choose flash"
 
 __all__ = [
-    "GLUON_MISSING", "MISSING", "POINTER", "TensorDescriptor", "cdiv", "compile_for", "gl", "gluon", "gluon_jit", "hopper",
-    "jit", "next_power_of_2", "require_gluon", "require_triton", "tl", "triton",
+    "GLUON_MISSING", "MISSING", "POINTER", "TensorDescriptor", "cdiv", "compile_for", "describable", "described", "descriptor",
+    "gl", "gluon", "gluon_jit", "hopper", "jit", "next_power_of_2", "require_gluon", "require_triton", "tl", "triton",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -75,6 +75,27 @@ def next_power_of_2(n: int) -> int:
 
 
 POINTER = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "int32": "*i32"}
+
+
+def describable(tensor: Any) -> bool:
+    """Whether TMA can address a tensor: its base and its strides are multiples of 16 bytes, its last dimension contiguous.
+
+    Source: CUDA's driver API, cuTensorMapEncodeTiled.
+    """
+    steps = [step * tensor.element_size() for step in tensor.stride()[:-1]]
+    return tensor.stride(-1) == 1 and all(address % 16 == 0 for address in (tensor.data_ptr(), *steps))
+
+
+def descriptor(tensor: Any, block: list[int]) -> Any:
+    """A TMA descriptor of a tensor, for blocks of that shape. Made once, on the host."""
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), block)
+
+
+def described(dtype: str, block: list[int]) -> str:
+    """The type of such a descriptor in a signature."""
+    return f"tensordesc<{POINTER[dtype].removeprefix('*')}[{', '.join(map(str, block))}]>"
 
 
 def compile_for(compilation: Compilation, capability: tuple[int, int]) -> tuple[Resources, str]:

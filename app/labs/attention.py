@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QByteArray, Qt
-from PySide6.QtWidgets import QGridLayout, QLabel, QSizePolicy, QSplitter, QStackedLayout, QTabWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QSizePolicy, QSplitter, QStackedLayout, QTabWidget, QVBoxLayout, QWidget
 
 from app.labs.lab import Lab, LabView
+from app.panels.verdict_line import VerdictLine
 from app.plots import PlotView, plots
 from app.store import Snapshot
 from app.theme import Theme
@@ -28,11 +29,7 @@ class AttentionLab(LabView):
             name: known[name].build(theme) for name in (*STRIPS[:1], *(name for name, _, _ in GRID), *STRIPS[1:])}
         self._theatre = Theatre(theme)
         self._theatre.picked.connect(self.picked)
-        self.verdict = QLabel("")
-        self.verdict.setProperty("role", "verdict")
-        self.verdict.setWordWrap(True)
-        self.verdict.setAccessibleName("Verdict")
-        self.verdict.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.verdict = VerdictLine()
         self.splitter = QSplitter(Qt.Orientation.Vertical)
         self.splitter.setChildrenCollapsible(False)
         self.splitter.addWidget(self._theatre)
@@ -63,10 +60,7 @@ class AttentionLab(LabView):
 
     def update_from(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        said = verdict(snapshot)
-        if said.text != self.verdict.text():
-            self.verdict.setText(said.text)
-            self.verdict.setToolTip("\n".join((said.provenance, *said.more)))
+        self.verdict.show_verdict(verdict(snapshot))
         planned = (snapshot.plans, snapshot.device, snapshot.workload)
         if snapshot.device and snapshot.workload and planned != self._planned:
             self._planned = planned

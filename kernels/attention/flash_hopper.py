@@ -399,7 +399,7 @@ def _span(workload: AttentionWorkload, config: Config) -> int:
     w = workload
     pairs = w.batch * w.kv_heads
     fitting = max(1, SECTION_BYTES // (2 * w.keys * w.head_dim * w.itemsize))
-    if config.params.get("sections", 0 if _zigzag(w, config) else 1) == 0:
+    if _zigzag(w, config):
         fitting = pairs
     return w.group * max(n for n in range(1, min(fitting, pairs) + 1) if pairs % n == 0)
 
@@ -476,8 +476,8 @@ def compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilati
 
 def configure(workload: AttentionWorkload, device: Device) -> Config:
     """The nearest row of Hopper's table, on any device: it is the only one the kernel has."""
-    chosen = tuned.choose(tuned.tables()[TABLE].kernels["flash_hopper"], replace(workload, dtype="bfloat16"))
-    params = {name: value for name, value in chosen.params.items() if name != "warps"}
+    chosen = tuned.choose(TABLE, "flash_hopper", replace(workload, dtype="bfloat16"))
+    params = {name: value for name, value in chosen.params.items() if name not in ("warps", "wgmma")}
     config = Config(params=params | {"programs": 0 if device.kind == "cpu" else device.sms or PROGRAMS})
     return tuned.with_resources(config, compilations(workload, config), device)
 

