@@ -20,7 +20,7 @@ CPU = "cpu"
 
 
 class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One row: the tiles for head dims up to `head_dim` of elements of `itemsize` bytes, and for up to so many `keys`."""
+    """One row: the tiles for head dims up to `head_dim` of elements of `itemsize` bytes."""
 
     head_dim: int
     itemsize: int
@@ -28,7 +28,9 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     block_n: int
     warps: int = 4
     stages: int = 1
-    keys: int = 0   # for that many keys at most; 0: for any number
+    keys: int = 0                # for that many keys at most; 0: for any number
+    causal: bool | None = None   # for masks of that kind; None: for both
+    more: dict[str, int] = {}    # parameters of this kernel alone
 
 
 class Tuned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -90,12 +92,13 @@ def ring_depth(config: Config) -> int:
 def choose(table: str, kernel: str, workload: AttentionWorkload) -> Config:
     """The configuration of the row of a table that serves a workload. `wgmma`: Hopper's asynchronous products, and TMA."""
     fitting = [r for r in tables()[table].kernels[kernel] if r.itemsize == workload.itemsize
-               and r.head_dim >= workload.head_dim and (r.keys or workload.keys) >= workload.keys]
+               and r.head_dim >= workload.head_dim and (r.keys or workload.keys) >= workload.keys
+               and r.causal in (None, workload.causal)]
     row = min(fitting, key=lambda r: (r.head_dim, r.keys or math.inf))
     return Config(params={
         "block_m": row.block_m, "block_n": row.block_n, "warps": row.warps, "stages": row.stages,
         "wgmma": int(table == "sm_90" and workload.itemsize == 2),
-    })
+    } | row.more)
 
 
 def with_resources(config: Config, compilations: tuple[Compilation, ...], device: Device) -> Config:

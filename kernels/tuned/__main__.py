@@ -30,6 +30,8 @@ def variants(table: str, kernels: Container[str] | None = None) -> Iterator[Comp
     masks: tuple[dict[str, int], ...] = ({"causal": False}, {"causal": True}, {"causal": True, "window": 256})
     for kernel, dtype, head_dim, keys, mask in product(chosen, dtypes, HEAD_DIMS, ROW_LENGTHS, masks):
         shape = AttentionWorkload(head_dim=head_dim, dtype=dtype, seq=keys, **mask)  # type: ignore[arg-type]
+        if dtype not in catalog()[kernel].info.dtypes:
+            continue
         for compilation in catalog()[kernel].compilations(shape, choose(table, kernel, shape)):
             if compilation.key not in seen:
                 seen.add(compilation.key)
