@@ -116,8 +116,8 @@ def test_a_picture_is_of_the_theme_asked_for_whatever_the_screen(
 
 
 def test_the_pixels_are_the_screens(window: Window, tmp_path: Path) -> None:
-    on_screen = window.grab().toImage()
     read = image(window.files.write_picture(window, tmp_path / "a.png"))
+    on_screen = window.grab().toImage()
     above = read.copy(0, 0, window.width(), window.height())
     assert np.abs(grey(above, 360) - grey(on_screen, 360)).mean() < 0.005
 
