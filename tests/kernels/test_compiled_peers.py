@@ -29,7 +29,8 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize("workload", [
-    shape(63, 2, batch=1), shape(40, 4, seq_kv=63, batch=1), shape(40, 1, causal=False, batch=1), shape(70, 2, window=20, batch=1),
+    shape(63, 2, batch=1), shape(40, 4, seq_kv=63, batch=1), shape(40, 1, causal=False, batch=1),
+    shape(70, 2, window=20, batch=1),
 ], ids=["gqa", "more keys", "full", "window"])
 def test_the_chain_agrees_with_the_reference(workload: W, direction: Pass) -> None:
     w = W(**{name: getattr(workload, name) for name in W.__struct_fields__ if name != "pass_"}, pass_=direction)
