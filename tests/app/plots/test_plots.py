@@ -197,7 +197,7 @@ def test_a_refusal_is_said_at_once(qtbot: QtBot, plot: str) -> None:
 
 def test_titles_and_ids_are_of_one_kind() -> None:
     assert list(known()) == ["throughput", "hbm", "latency", "kv_cache", "traffic", "power", "utilisation"]
-    assert set(SIX) == set(catalog())
+    assert set(SIX) <= set(catalog())
     for plot in known().values():
         assert plot.title[0].isupper()
         assert plot.empty.endswith(".")
