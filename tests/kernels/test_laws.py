@@ -147,6 +147,19 @@ def test_live_slots_fit_what_was_compiled_and_the_device(
 
 
 @every
+def test_tiles_that_do_not_fit_the_device_are_refused(spec: KernelSpec) -> None:
+    assert spec.schedule
+    w = AttentionWorkload(batch=1, heads=1, kv_heads=1, seq=512, head_dim=256, dtype="float32")
+    config = Config(params={"block_m": 128, "block_n": 128, "warps": 8, "stages": 4})
+    launches = spec.schedule(w, config).launches
+    need = max(live_bytes(launch, program_steps(spec.schedule(w, config), launch, 0), "sram").max() for launch in launches)
+    assert need > (H200.sram_bytes_per_block or 0)
+    reason, = spec.constraints(w, config, H200)
+    assert reason.startswith(f"{spec.info.title}'s tiles need ")
+    assert not spec.constraints(w, config, CPU)
+
+
+@every
 def test_programs_cover_the_grid_once(spec: KernelSpec) -> None:
     assert spec.schedule
     schedule = spec.schedule(shape(130, 2), SMALL)
