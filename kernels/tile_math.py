@@ -50,6 +50,13 @@ def mask(s: T, *, row: int, col: int, shift: int, causal: float, window: int) ->
     return s if hidden is None else s.masked_fill(hidden, -float("inf"))
 
 
+def scale_and_mask(s: T, *, scale: float, row: int, col: int, shift: int, causal: float, window: int) -> T:
+    """S * scale in float32, -inf where query row + i does not see key col + j; a copy, for s may be the operand itself."""
+    x = s.to(_float32(), copy=True).mul_(scale)
+    hidden = _hidden(x.shape[1], x.shape[2], row, col, shift, bool(causal), int(window))
+    return x if hidden is None else x.masked_fill_(hidden, -float("inf"))
+
+
 def softmax(s: T) -> T:
     """P = softmax of whole rows in float32; a row of -inf alone gives 0. Rounded to the dtype of s."""
     x = s.float()
@@ -126,6 +133,7 @@ def _float32() -> Any:
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
-        scores, mask, softmax, row_max, normalise, start_rows, start, online_softmax, accumulate_pv, start_o, pv, finish,
+        scores, mask, scale_and_mask, softmax, row_max, normalise, start_rows, start, online_softmax,
+        accumulate_pv, start_o, pv, finish,
     )
 }

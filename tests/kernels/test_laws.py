@@ -159,6 +159,15 @@ def test_tiles_that_do_not_fit_the_device_are_refused(spec: KernelSpec) -> None:
     assert not spec.constraints(w, config, CPU)
 
 
+def test_fusion_saves_what_the_mask_kernel_moves() -> None:
+    naive, fused = catalog()["naive"], catalog()["fused_softmax"]
+    for workload in grid():
+        square = workload.batch * workload.heads * workload.seq * workload.keys * workload.itemsize
+        costs = [spec.cost(workload, SMALL) for spec in (naive, fused)]
+        assert costs[0].hbm_bytes - costs[1].hbm_bytes == (2 * square if workload.causal else 0)
+        assert costs[0].flops == costs[1].flops, "the same products"
+
+
 @every
 def test_programs_cover_the_grid_once(spec: KernelSpec) -> None:
     assert spec.schedule
