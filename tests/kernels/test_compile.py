@@ -32,8 +32,14 @@ def test_compiles_within_its_limits(table: str, compilation: Compilation) -> Non
         assert recorded(table).resources[compilation.key] == found
 
 
+def wide(compilation: Compilation) -> bool:
+    """flash_v1 above D 128: it holds O as the matrix unit wants it and as it lies in HBM, which registers cannot."""
+    return compilation.launch == "flash_v1" and bool(compilation.constants["BLOCK_D"] > 128)
+
+
 def test_every_row_is_recorded_and_the_measured_ones_hardly_spill() -> None:
     for table, compilation in CASES:
         found = recorded(table).resources[compilation.key]
         if table == "sm_90" and "16-bit" in compilation.key:
-            assert found.spill_bytes <= 64, f"{compilation.key} spills {found.spill_bytes} bytes"
+            most = 256 if wide(compilation) else 64
+            assert found.spill_bytes <= most, f"{compilation.key} spills {found.spill_bytes} bytes"

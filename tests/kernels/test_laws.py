@@ -168,6 +168,20 @@ def test_fusion_saves_what_the_mask_kernel_moves() -> None:
         assert costs[0].flops == costs[1].flops, "the same products"
 
 
+def test_flash_v1_rewrites_o_at_every_block_of_keys() -> None:
+    w = shape(130, 2, seq_kv=100, causal=False)
+    spec, blocks = catalog()["flash_v1"], -(-100 // SMALL["block_n"])
+    assert spec.schedule
+    schedule = spec.schedule(w, SMALL)
+    moved = totals(schedule)
+    for operand in "Oml":
+        size = schedule.operand(operand).bytes
+        assert moved.read[operand] == blocks * size
+        assert moved.written[operand] == (blocks + 1) * size, "once to begin with"
+        assert touches(schedule, schedule.launches[0])[1][operand].max() == blocks + 1
+    assert moved.read["K"] == w.group * schedule.operand("K").bytes, "each query head reads its KV head once"
+
+
 @every
 def test_programs_cover_the_grid_once(spec: KernelSpec) -> None:
     assert spec.schedule
