@@ -1,4 +1,4 @@
-"""What the window itself costs: how soon it is painted, how many frames a second it draws, how it closes. `--bench`."""
+"""What the window itself costs: how soon it is painted and answers, what it draws, how it closes, what it takes. `--bench`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 REPEATS = 5
 FRAMES_S = 10.0
 CYCLES = 100
+ROUNDS = 10             # of a second with the window drawn and a second without
 CLOSE_AT_S = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0, 3.0)   # after connecting: in the import of torch, in a compile, in a run
 Figures = dict[str, Any]
 
@@ -82,11 +83,8 @@ def frames() -> Figures:
     """Frames a second over some seconds of a run on the CPU at 1440x900, four plots and the animation going."""
     from app.unattended import spend
 
-    window = _window(1440, 900)
-    window.connect_engine()
-    _until(lambda: any(series.stats for series in window.snapshot.series.values()), 60.0)
-    spend(1.0)
-    painted = window.lab.panels() if window.lab else {}
+    window = _running("cpu")
+    visible = sum(panel.isVisible() for panel in window.panels().values())
     gaps = window.frames.watch()
     spend(FRAMES_S)
     seconds = sorted(gaps)
@@ -95,8 +93,58 @@ def frames() -> Figures:
         "frames_per_s": round(len(seconds) / sum(seconds), 1), "gap_p50_ms": round(1e3 * statistics.median(seconds), 1),
         "gap_p99_ms": round(1e3 * seconds[int(0.99 * (len(seconds) - 1))], 1), "gap_max_ms": round(1e3 * seconds[-1], 1),
         "draw_p50_ms": round(1e3 * statistics.median(window.frames.draws_s), 1), "frames": len(seconds),
-        "panels_visible": sum(panel.isVisible() for panel in painted.values()), "cores": os.cpu_count(),
+        "panels_visible": visible, "cores": os.cpu_count(),
     }
+
+
+def slider() -> Figures:
+    """Milliseconds from a control's change to the first sample of the new shape, where nothing need be compiled."""
+    window = _running(None)
+    took: dict[str, list[float]] = {}
+    for _ in range(REPEATS):
+        for field in ("batch", "heads", "seq"):
+            first = getattr(window.run.choice.workload, field)
+            for value in (2 * first, first):
+                took.setdefault(f"{field} to {value}", []).append(1e3 * _answer_s(window, field, value))
+    window.close()
+    return {
+        "device": window.snapshot.device.name, "first_sample_max_ms": round(max(max(times) for times in took.values())),
+        **{f"{what} ms": _middle(times, 0) for what, times in took.items()}, "repeats": REPEATS,
+    }
+
+
+def _answer_s(window: Any, field: str, value: int) -> float:
+    """Seconds from a number typed into a field to the first sample with it."""
+    generation = window.snapshot.generation
+    began = time.perf_counter()
+    window.controls.fields[field].box.setValue(value)
+    _until(lambda: window.snapshot.generation > generation and _sampled(window), 60.0)
+    return time.perf_counter() - began
+
+
+def effect() -> Figures:
+    """Each kernel's median time with the window drawn over that without, in turns of a second of one run."""
+    window = _running(None)
+    spans = []
+    for _ in range(ROUNDS):
+        for drawn in (True, False):
+            window.live.bridge.blockSignals(not drawn)
+            (window.frames.wake if drawn else window.frames.stop)()
+            window.live.take_in()
+            begin = window.snapshot.now_s
+            _until(lambda: False, 1.0)
+            window.live.take_in()
+            spans.append((begin, window.snapshot.now_s, drawn))
+    window.live.bridge.blockSignals(False)
+    figures: Figures = {"device": window.snapshot.device.name}
+    for kernel, series in window.snapshot.series.items():
+        times: dict[bool, list[float]] = {True: [], False: []}
+        for begin, end, drawn in spans:
+            times[drawn] += series.time_ns[(series.t_s > begin) & (series.t_s <= end)].tolist()
+        drawn_ns, bare_ns = (statistics.median(times[drawn]) for drawn in (True, False))
+        figures[kernel] = f"{drawn_ns / bare_ns:.4f} ({len(times[True])} and {len(times[False])} samples)"
+    window.close()
+    return figures
 
 
 def cycles() -> Figures:
@@ -142,13 +190,29 @@ def _close_after(delay_s: float) -> float:
     return time.time() - asked
 
 
-def _window(width: int, height: int) -> Any:
+def _running(device: str | None) -> Any:
+    """A window with a run of every kernel ticked at first, measured for a second already."""
+    window = _window(1440, 900, device)
+    window.connect_engine()
+    _until(lambda: _sampled(window, all), 120.0)
+    _until(lambda: False, 1.0)
+    return window
+
+
+def _sampled(window: Any, how: Callable[..., bool] = any) -> bool:
+    """Whether any (or all) of the kernels that run have a sample of the configuration on screen."""
+    snapshot = window.snapshot
+    running = [kernel for kernel in snapshot.plans if kernel not in snapshot.refusals]
+    return bool(running) and how(bool(snapshot.shown(kernel)) for kernel in running)
+
+
+def _window(width: int, height: int, device: str | None = "cpu") -> Any:
     from app.start import application
     from app.theme import Theme
     from app.window import Window
 
     application()
-    window = Window(Theme.load("dark"), asked={"device": "cpu"})
+    window = Window(Theme.load("dark"), asked={"device": device} if device else {})
     window.resize(width, height)
     window.show()
     window.furnish()
@@ -161,7 +225,7 @@ def _until(holds: Callable[[], bool], seconds: float) -> None:
 
     end = time.monotonic() + seconds
     while not holds() and time.monotonic() < end:
-        spend(0.02)
+        spend(0.005)
 
 
 def _child(code: str) -> str:
@@ -169,8 +233,10 @@ def _child(code: str) -> str:
     return done.stdout
 
 
-def _middle(seconds: list[float]) -> str:
-    return f"{statistics.median(seconds):.3f} ({min(seconds):.3f} to {max(seconds):.3f})"
+def _middle(values: list[float], digits: int = 3) -> str:
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-BENCHES: dict[str, Callable[[], Figures]] = {"frames": frames, "start": start, "cycles": cycles}
+BENCHES: dict[str, Callable[[], Figures]] = {
+    "frames": frames, "start": start, "cycles": cycles, "slider": slider, "effect": effect,
+}

@@ -37,6 +37,20 @@ def traffic(snapshot: Snapshot, plan: KernelPlan) -> str:
     return ("≥ " if opaque(snapshot, plan.kernel) else "") + fmt.bytes_iec(plan.cost.hbm_bytes)
 
 
+def no_number(snapshot: Snapshot, kernel: str) -> tuple[str, str]:
+    """Why a kernel has no time to show: a word or two, and a sentence. Empty where it has one."""
+    check = snapshot.checks.get(kernel)
+    if check is not None and not check.ok:
+        return "check failed", (
+            f"The output is off by {fmt.error(check.max_error)} of the largest value; {fmt.error(check.tolerance)} is allowed."
+        )
+    if snapshot.shown(kernel) is not None:
+        return "", ""
+    if kernel in snapshot.refusals:
+        return "refused", snapshot.refusals[kernel]
+    return fmt.NA, "There is no sample yet."
+
+
 def memory_name(snapshot: Snapshot) -> str:
     """HBM, or RAM on a CPU."""
     return snapshot.device.memory_name if snapshot.device else "HBM"

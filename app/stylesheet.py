@@ -32,7 +32,7 @@ QSplitter::handle:hover { background: $edge; }
 
 _BARS = """
 QMenuBar { background: $background; border-bottom: 1px solid $border; padding: 0 4px; }
-QMenuBar::item { padding: 6px 8px; border-radius: 4px; background: transparent; }
+QMenuBar::item { padding: 8px 8px; border-radius: 4px; background: transparent; }
 QMenuBar::item:selected, QMenuBar::item:pressed { background: $hover; }
 QMenu { background: $panel; border: 1px solid $edge; padding: 4px; }
 QMenu::item { padding: 4px 24px 4px 24px; min-height: 16px; border-radius: 4px; }
@@ -42,7 +42,7 @@ QMenu::separator { height: 1px; background: $border; margin: 4px 8px; }
 QMenu::indicator { width: 16px; height: 16px; left: 4px; }
 QMenu::indicator:checked { image: url("$icons/tick-$theme.svg"); }
 QToolBar { background: $background; border: none; border-bottom: 1px solid $border; padding: 4px; spacing: 4px; }
-QMenuBar > QToolBar { border: none; padding: 2px 4px; }
+QMenuBar > QToolBar { border: none; border-bottom: 1px solid $border; padding: 2px 4px; }
 QToolBar#device { padding: 0; }
 QToolBar::separator { width: 1px; background: $border; margin: 4px; }
 QStatusBar { background: $background; border-top: 1px solid $border; color: $muted; min-height: 24px; }

@@ -10,13 +10,12 @@ from app.store import Snapshot
 from engine.protocol import KernelPlan
 
 ALIKE = 1.02    # a ratio below it is no difference
-ROOM = 150      # characters that the line holds in a window 1440 wide
 MINOR = 0.3     # of a kernel's time: bytes that take less than it do not set its speed
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`text`: the sentence. `provenance`: of its numbers, in words. `more`: further sentences, for a tooltip."""
+    """`text`: the sentence. `provenance`: of its numbers, in words. `more`: further facts, the most telling first."""
 
     text: str
     provenance: str = ""
@@ -24,15 +23,7 @@ class Verdict:
 
 
 def verdict(snapshot: Snapshot) -> Verdict:
-    """What happened and why; before the first sample, what the bytes alone foretell. Further facts join while there is room."""
-    said = _judge(snapshot)
-    text, more = said.text, list(said.more)
-    while more and len(text) + len(more[0]) + 2 <= ROOM:
-        text += f"; {more.pop(0)}"
-    return Verdict(text, said.provenance, tuple(more))
-
-
-def _judge(snapshot: Snapshot) -> Verdict:
+    """What happened and why; before the first sample, what the bytes alone foretell."""
     if snapshot.hello is None:
         return Verdict("Waiting for the engine.")
     if not snapshot.plans:

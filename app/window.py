@@ -124,10 +124,11 @@ class Window(QMainWindow):
         if lab.theatre is not None:
             lab.theatre.set_reduced_motion(self.settings.reduced_motion)
             lab.theatre.woke.connect(self.frames.wake)
-        lab.restore_layout(self.settings.layouts.get(self.lab_id, Layout()).splitter)
+        self._empty.hide()
         self.lab = lab
         lab.show()
         self._arrange()
+        lab.restore_layout(self.settings.layouts.get(self.lab_id, Layout()).splitter)
         self._show()
 
     def connect_engine(self) -> None:
@@ -338,6 +339,7 @@ class Window(QMainWindow):
         self._keep()
         self.hide()
         self.frames.stop()
+        self.run.history.stack.blockSignals(True)  # it has no more to say, and speaks when it is deleted
         if application := QApplication.instance():
             application.removeEventFilter(self)
         self.live.close()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -44,8 +43,8 @@ class Timing:
 class Timer(Protocol):
     """Times one kernel that is ready to run."""
 
-    def burst(self) -> list[Timing]:
-        """Runs the kernel for about BURST_NS, at least once."""
+    def burst(self) -> Iterator[Timing]:
+        """Runs the kernel for about BURST_NS, at least once; each timing as soon as it is known."""
 
 
 class Machine(Protocol):
@@ -57,8 +56,8 @@ class Machine(Protocol):
     def bind(self, spec: KernelSpec, workload: Workload, config: Config, tensors: Tensors) -> Run:
         """The kernel on these tensors. Raises: Refusal."""
 
-    def timer(self, run: Run) -> Timer:
-        """A timer, warmed up."""
+    def timer(self, run: Run, first_ns: int) -> Timer:
+        """A timer, warmed up. `first_ns`: what the launch took that was checked."""
 
     def synchronize(self) -> None:
         """Waits for what was launched."""
@@ -82,9 +81,13 @@ class Machine(Protocol):
         """The device with what PyTorch knows of it."""
 
 
-def open_machine(device: Device) -> Machine:
-    """The machine of a device. Raises: Unusable."""
-    return CudaMachine(device) if device.kind == "cuda" else HostMachine()
+def open_machine(device: Device, look: Callable[[], None]) -> Machine:
+    """The machine of a device. Raises: Unusable.
+
+    Args:
+        look: called between the programs of a kernel on the host, so that what it raises ends a long launch.
+    """
+    return CudaMachine(device) if device.kind == "cuda" else HostMachine(look)
 
 
 class HostMachine:
@@ -93,11 +96,16 @@ class HostMachine:
     place = "cpu"
     source = "host clock"
 
-    def bind(self, spec: KernelSpec, workload: Workload, config: Config, tensors: Tensors) -> Run:
-        return execute.bind(spec, workload, config, tensors) if spec.schedule else spec.launch(workload, config, tensors)
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
 
-    def timer(self, run: Run) -> Timer:
-        return HostTimer(run)
+    def bind(self, spec: KernelSpec, workload: Workload, config: Config, tensors: Tensors) -> Run:
+        if spec.schedule:
+            return execute.bind(spec, workload, config, tensors, self._look)
+        return spec.launch(workload, config, tensors)
+
+    def timer(self, run: Run, first_ns: int) -> Timer:
+        return HostTimer(run, first_ns)
 
     def synchronize(self) -> None:
         """Nothing runs behind the caller's back."""
@@ -122,12 +130,12 @@ class HostMachine:
 
 
 class HostTimer:
-    """Reads the host's clock around enough launches. A launch so long that one is enough is a sample when it warms up."""
+    """Reads the host's clock around enough launches. A launch so long that one is enough is a sample when it is checked."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, first_ns: int) -> None:
         self._run = run
-        once = self._time(1)
-        self._warm = [Timing(1, float(once))] if once >= SAMPLE_NS else []
+        self._warm = [Timing(1, float(first_ns))] if first_ns >= SAMPLE_NS else []
+        once = first_ns if self._warm else self._time(1)
         few = min(100, SAMPLE_NS // 4 // once)
         self._count = max(1, SAMPLE_NS * few // self._time(few)) if few > 1 else max(1, SAMPLE_NS // once)
 
@@ -137,12 +145,12 @@ class HostTimer:
             self._run()
         return max(1, time.perf_counter_ns() - start)
 
-    def burst(self) -> list[Timing]:
-        timings, self._warm = self._warm, []
-        end = time.perf_counter_ns() + (0 if timings else BURST_NS)
-        while not timings or time.perf_counter_ns() < end:
-            timings.append(Timing(self._count, self._time(self._count) / self._count))
-        return timings
+    def burst(self) -> Iterator[Timing]:
+        warm, self._warm = self._warm, []
+        yield from warm
+        end = time.perf_counter_ns() + (0 if warm else BURST_NS)
+        while not warm and time.perf_counter_ns() < end:
+            yield Timing(self._count, self._time(self._count) / self._count)
 
 
 class CudaMachine:
@@ -163,7 +171,7 @@ class CudaMachine:
     def bind(self, spec: KernelSpec, workload: Workload, config: Config, tensors: Tensors) -> Run:
         return spec.launch(workload, config, tensors)
 
-    def timer(self, run: Run) -> Timer:
+    def timer(self, run: Run, first_ns: int) -> Timer:  # noqa: ARG002  # which compiled the kernel
         return CudaTimer(run, self.trim)
 
     def synchronize(self) -> None:
@@ -233,15 +241,22 @@ class CudaTimer:
         self._replays = max(1, round(SAMPLE_NS / (estimate * self._per_replay)))
         self._samples = max(1, round(BURST_NS / (estimate * self._per_replay * self._replays)))
 
-    def burst(self) -> list[Timing]:
+    def burst(self) -> Iterator[Timing]:
+        """One sample is always queued behind the one that is waited for, so that the device never waits for the host."""
+        self._replay()  # what runs while the first mark is made
         marks = [_mark()]
-        for _ in range(self._samples):
-            for _ in range(self._replays):
-                self._replay()
-            marks.append(_mark())
-        marks[-1].synchronize()
+        for number in range(self._samples + 1):
+            if number < self._samples:
+                for _ in range(self._replays):
+                    self._replay()
+                marks.append(_mark())
+            if number:
+                yield self._between(marks[number - 1], marks[number])
+
+    def _between(self, start: torch.cuda.Event, end: torch.cuda.Event) -> Timing:
+        end.synchronize()
         launches = self._replays * self._per_replay
-        return [Timing(launches, start.elapsed_time(end) * 1e6 / launches) for start, end in pairwise(marks)]
+        return Timing(launches, start.elapsed_time(end) * 1e6 / launches)
 
     def _time(self, run: Run, launches: int) -> float:
         start = _mark()

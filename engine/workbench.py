@@ -36,7 +36,8 @@ class Workbench:
     def __init__(self, task: Task, catalog: Mapping[str, KernelSpec]) -> None:
         """Raises: Unusable where PyTorch cannot use the device."""
         self.device = task.job.device
-        self.machine = open_machine(self.device)
+        self._task = task
+        self.machine = open_machine(self.device, lambda: self._task.look())
         self.budget: int | None = None
         self._catalog = catalog
         self._pool = Pool(self.machine.place)
@@ -54,6 +55,7 @@ class Workbench:
         Raises:
             Replaced: there is a newer order; the job stays on the bench.
         """
+        self._task = task
         if self._job is not task.job:
             self._load(task)
         self._measure(task)
@@ -69,13 +71,13 @@ class Workbench:
         self._job, self._inputs, self._contenders = None, {}, []
 
     def _load(self, task: Task) -> None:
-        """Buffers for every kernel that fits, the least work first, so that the first sample comes soon."""
+        """Buffers for every kernel that fits, the least work and the libraries first, so that the first sample comes soon."""
         job = task.job
         self._take_off()
         self.machine.trim()
         self.budget = self.machine.free_bytes() + self._pool.bytes
         chosen = [_Contender(plan, self._catalog[plan.kernel]) for plan in job.plans if not plan.refused]
-        chosen.sort(key=lambda contender: contender.plan.cost.hbm_bytes)
+        chosen.sort(key=lambda contender: (contender.plan.cost.hbm_bytes, contender.spec.info.role != "peer"))
         task.phase("allocating", total=len(chosen))
         inputs = {o.name: o for c in chosen for o in memory.inputs_of(c.spec.operands(job.workload))}
         if chosen:
@@ -126,14 +128,12 @@ class Workbench:
         return sum(contender.timer is not None for contender in self._contenders)
 
     def _burst(self, task: Task, contender: _Contender, timer: Timer) -> None:
-        timings = timer.burst()
-        at = task.clock() - sum(int(timing.launches * timing.time_ns) for timing in timings)
-        for timing in timings:
-            at += int(timing.launches * timing.time_ns)
+        for timing in timer.burst():
             task.post(KernelSample(
-                t_ns=max(1, at), generation=task.job.generation, kernel=contender.plan.kernel, launches=timing.launches,
+                generation=task.job.generation, kernel=contender.plan.kernel, launches=timing.launches,
                 time_ns=timing.time_ns, source=self.machine.source,
             ))
+            task.look()
 
     def _prepare(self, task: Task, contender: _Contender) -> Timer | None:
         """Compiles, checks and warms up a kernel; None where its output is wrong. Raises: Refusal."""
@@ -143,8 +143,10 @@ class Workbench:
         poison({name: tensor for name, tensor in contender.tensors.items() if name in outputs})
         tensors = {**self._inputs, **contender.tensors}
         run = self.machine.bind(contender.spec, workload, contender.plan.config, tensors)
+        began = task.clock()
         found = run()
         self.machine.synchronize()
+        took = task.clock() - began
         task.look()
         task.phase("checking", kernel, self._ready, self._total)
         verdict = self._verdict(task.job, contender, found)
@@ -157,7 +159,7 @@ class Workbench:
         if not verdict.ok:
             return None
         task.phase("warming", kernel, self._ready, self._total)
-        return self.machine.timer(run)
+        return self.machine.timer(run, took)
 
     def _verdict(self, job: Job, contender: _Contender, outputs: Tensors) -> Verdict:
         """The check of this kernel, configuration and shape, made once."""

@@ -24,8 +24,13 @@ if TYPE_CHECKING:
     Tensors = dict[str, torch.Tensor]
 
 
-def bind(spec: KernelSpec, workload: AttentionWorkload, config: Config, tensors: Tensors) -> Callable[[], Tensors]:
+def bind(
+    spec: KernelSpec, workload: AttentionWorkload, config: Config, tensors: Tensors, look: Callable[[], None] = lambda: None
+) -> Callable[[], Tensors]:
     """The kernel's schedule on these tensors, to be run each time the result is called; returns its outputs.
+
+    Args:
+        look: called before each program that runs alone; what it raises ends the run, its outputs half written.
 
     Raises:
         Refusal: the kernel is opaque, it has no schedule to run.
@@ -33,7 +38,7 @@ def bind(spec: KernelSpec, workload: AttentionWorkload, config: Config, tensors:
     if spec.schedule is None:
         raise Refusal(f"{spec.info.title} has no schedule to run on this device")
     schedule = spec.schedule(workload, config)
-    runs = [_Run(schedule, launch, tensors) for launch in schedule.launches]
+    runs = [_Run(schedule, launch, tensors, look) for launch in schedule.launches]
     outputs = [o.name for o in schedule.operands if o.role == "output"]
 
     def run() -> Tensors:
@@ -47,8 +52,8 @@ def bind(spec: KernelSpec, workload: AttentionWorkload, config: Config, tensors:
 class _Run:
     """One launch, ready to run: which axes are batched, and the flattened view of each operand."""
 
-    def __init__(self, schedule: Schedule, launch: Launch, tensors: Tensors) -> None:
-        self.schedule, self.launch, self.tensors = schedule, launch, tensors
+    def __init__(self, schedule: Schedule, launch: Launch, tensors: Tensors, look: Callable[[], None]) -> None:
+        self.schedule, self.launch, self.tensors, self.look = schedule, launch, tensors, look
         self.tables = tables_of(schedule)
         batched = _batched_axes(launch)
         self.batch_axes = [axis for axis in launch.grid if axis.name in batched]
@@ -62,6 +67,7 @@ class _Run:
         serial = self.launch if not self.batch_axes else _only(self.launch, self.serial_axes)
         points = programs(self.schedule, serial)
         for index in range(serial.programs):
+            self.look()
             env = {name: int(values[index]) for name, values in points.items()}
             for _ in range(self.launch.repeat):
                 self._body(self.launch.body, env, {})

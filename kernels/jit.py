@@ -23,8 +23,21 @@ except ImportError as error:
     triton = tl = None
     MISSING = f"Triton cannot be imported ({error}): install triton, which exists for Linux, or choose a PyTorch kernel"
 
+try:
+    from triton.experimental import gluon
+    from triton.experimental.gluon import language as gl
+    from triton.experimental.gluon.language.nvidia import hopper
+    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+    GLUON_MISSING = ""
+except ImportError as error:
+    gluon = gl = hopper = TensorDescriptor = None
+    GLUON_MISSING = MISSING or f"this Triton has no Gluon ({error}): install triton 3.6 or 3.7, or choose flash"
+
 __all__ = [
-    "MISSING", "POINTER", "block_d", "cdiv", "compile_for", "jit", "next_power_of_2", "require_triton", "seen", "tl", "triton",
+    "GLUON_MISSING", "MISSING", "POINTER", "TensorDescriptor", "block_d", "cdiv", "compile_for", "describable", "described",
+    "descriptor", "gl", "gluon", "gluon_jit", "hopper", "jit", "next_power_of_2", "require_gluon", "require_triton", "seen",
+    "tl", "triton",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -35,10 +48,21 @@ def jit(function: F) -> Any:
     return function if triton is None else triton.jit(function)
 
 
+def gluon_jit(function: F, **options: Any) -> Any:
+    """`gluon.jit`, typed; without Gluon the function itself."""
+    return function if gluon is None else gluon.jit(function, **options)
+
+
 def require_triton() -> None:
     """Raises: Refusal where Triton is missing."""
     if MISSING:
         raise Refusal(MISSING)
+
+
+def require_gluon() -> None:
+    """Raises: Refusal where Triton or its Gluon is missing."""
+    if GLUON_MISSING:
+        raise Refusal(GLUON_MISSING)
 
 
 def cdiv(a: int, b: int) -> int:
@@ -68,21 +92,41 @@ def seen(rows: tl.tensor, cols: tl.tensor, shift: int, window: int, WINDOW: tl.c
 POINTER = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "int32": "*i32"}
 
 
+def describable(tensor: Any) -> bool:
+    """Whether TMA can address a tensor: its base and its strides are multiples of 16 bytes, its last dimension contiguous.
+
+    Source: CUDA's driver API, cuTensorMapEncodeTiled.
+    """
+    steps = [step * tensor.element_size() for step in tensor.stride()[:-1]]
+    return tensor.stride(-1) == 1 and all(address % 16 == 0 for address in (tensor.data_ptr(), *steps))
+
+
+def descriptor(tensor: Any, block: list[int]) -> Any:
+    """A TMA descriptor of a tensor, for blocks of that shape. Made once, on the host."""
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    return TensorDescriptor(tensor, list(tensor.shape), list(tensor.stride()), block)
+
+
+def described(dtype: str, block: list[int]) -> str:
+    """The type of such a descriptor in a signature."""
+    return f"tensordesc<{POINTER[dtype].removeprefix('*')}[{', '.join(map(str, block))}]>"
+
+
 def compile_for(compilation: Compilation, capability: tuple[int, int]) -> tuple[Resources, str]:
     """Compiles one launch for a capability without a GPU; its resources and its machine code (SASS).
 
     Pointers, strides and lengths are taken as multiples of 16, as Triton specialises them for whole tensors.
     """
     from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
 
     require_triton()
+    constants = dict.fromkeys(compilation.constants, "constexpr")
     names = compilation.kernel.arg_names
-    even = [n for n, t in compilation.signature.items() if t.startswith("*") or n.startswith(("stride_", "n_"))]
-    source = ASTSource(
-        fn=compilation.kernel, signature=compilation.signature | dict.fromkeys(compilation.constants, "constexpr"),
-        constexprs={(names.index(name),): value for name, value in compilation.constants.items()},
-        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in even},
+    numbers = {(names.index(name),): value for name, value in compilation.constants.items()}
+    source = _source_type(compilation)(
+        fn=compilation.kernel, signature=compilation.signature | constants, constexprs=numbers,
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in _even(compilation)},
     )
     options = {"num_warps": compilation.warps, "num_stages": compilation.stages}
     compiled = triton.compile(source, target=GPUTarget("cuda", capability[0] * 10 + capability[1], 32), options=options)
@@ -91,6 +135,23 @@ def compile_for(compilation: Compilation, capability: tuple[int, int]) -> tuple[
     if found is None:
         raise RuntimeError(f"cuobjdump reported no registers: {usage}")
     return Resources(int(found[1]), int(compiled.metadata.shared), int(found[2])), sass
+
+
+def _source_type(compilation: Compilation) -> Any:
+    from triton.compiler import ASTSource
+
+    if not compilation.kernel.is_gluon():
+        return ASTSource
+    from triton.experimental.gluon._runtime import GluonASTSource
+
+    return GluonASTSource
+
+
+def _even(compilation: Compilation) -> list[str]:
+    """The arguments that Triton specialises as multiples of 16; a Gluon kernel's lengths are as they come."""
+    if compilation.kernel.is_gluon():
+        return []
+    return [n for n, t in compilation.signature.items() if t.startswith("*") or n.startswith(("stride_", "n_"))]
 
 
 def _cuobjdump(cubin: bytes, flag: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QByteArray, Qt
-from PySide6.QtWidgets import QGridLayout, QLabel, QSizePolicy, QSplitter, QStackedLayout, QTabWidget, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QGridLayout, QSizePolicy, QSplitter, QStackedLayout, QTabWidget, QVBoxLayout, QWidget
 
 from app.labs.lab import Lab, LabView
+from app.panels.verdict_line import VerdictLine
 from app.plots import PlotView, plots
+from app.plots.strip import link
 from app.store import Snapshot
 from app.theme import Theme
 from app.tiles.theatre import Theatre
@@ -14,7 +16,7 @@ from app.verdict import verdict
 
 STRIPS = ("throughput", "utilisation", "power")    # over one time: tabs of one place
 GRID = (("latency", 0, 1), ("hbm", 0, 2), ("traffic", 1, 1), ("kv_cache", 1, 2))
-HEIGHTS = [420, 340]
+HEIGHTS = [470, 290]
 NARROW_PX = 860     # where the plots become tabs
 
 
@@ -26,13 +28,10 @@ class AttentionLab(LabView):
         known = plots()
         self.plots: dict[str, PlotView] = {
             name: known[name].build(theme) for name in (*STRIPS[:1], *(name for name, _, _ in GRID), *STRIPS[1:])}
+        link(self.plots.values())
         self._theatre = Theatre(theme)
         self._theatre.picked.connect(self.picked)
-        self.verdict = QLabel("")
-        self.verdict.setProperty("role", "verdict")
-        self.verdict.setWordWrap(True)
-        self.verdict.setAccessibleName("Verdict")
-        self.verdict.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.verdict = VerdictLine()
         self.splitter = QSplitter(Qt.Orientation.Vertical)
         self.splitter.setChildrenCollapsible(False)
         self.splitter.addWidget(self._theatre)
@@ -63,15 +62,13 @@ class AttentionLab(LabView):
 
     def update_from(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        said = verdict(snapshot)
-        if said.text != self.verdict.text():
-            self.verdict.setText(said.text)
-            self.verdict.setToolTip("\n".join((said.provenance, *said.more)))
+        self.verdict.show_verdict(verdict(snapshot))
         planned = (snapshot.plans, snapshot.device, snapshot.workload)
         if snapshot.device and snapshot.workload and planned != self._planned:
             self._planned = planned
             running = [plan for plan in snapshot.plans.values() if plan.kernel not in snapshot.refusals]
-            self._theatre.show_plans(running, snapshot.device, snapshot.workload)
+            titles = {info.id: info.title for info in snapshot.infos}
+            self._theatre.show_plans(running, snapshot.device, snapshot.workload, titles)
         for view in self.plots.values():
             if view.isVisible():
                 view.update_from(snapshot)

@@ -35,8 +35,11 @@ SWATCH_PX = 10
 Control = IntControl | QComboBox | QCheckBox
 
 
-class Controls(QScrollArea):
-    """Everything that can be chosen. `edited` carries a number that all edits of one drag share, and 0 for any other edit."""
+class Controls(QWidget):
+    """Everything that can be chosen, and beneath it, always in sight, what it costs and the button that runs it.
+
+    `edited` carries a number that all edits of one drag share, and 0 for any other edit.
+    """
 
     edited = Signal(int)
     run_pressed = Signal()
@@ -47,6 +50,7 @@ class Controls(QScrollArea):
         self._hello: Hello | None = None
         self._shown: Choice | None = None
         self._drags = 0
+        self._hues: dict[str, int] = {}
         self.devices, self.presets = QComboBox(), QComboBox()
         self.kernels: dict[str, QCheckBox] = {}
         self.reasons: dict[str, QLabel] = {}
@@ -54,9 +58,20 @@ class Controls(QScrollArea):
         self.sharing: dict[str, QPushButton] = {}
         self.parameters = Parameters()
         self.peak, self.run = QLabel(""), QPushButton("Run")
+        self.peak.setProperty("role", "muted")
+        self.peak.setWordWrap(True)
+        self.run.setProperty("primary", True)
+        self.run.setEnabled(False)
+        self.run.clicked.connect(self.run_pressed)
+        self._scroll = QScrollArea()
+        self._scroll.setWidgetResizable(True)
+        self._scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
+        column.addWidget(self._scroll, 1)
+        column.addWidget(_column(self.peak, self.run, margins=(12, 8, 12, 12), spacing=8))
         self._show_form(QLabel("Controls appear here once the engine answers."))
-        self.setWidgetResizable(True)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setMinimumWidth(WIDTH_PX)
         self.setAccessibleName("Controls")
 
@@ -65,16 +80,12 @@ class Controls(QScrollArea):
         self._hello = hello
         self.parameters = Parameters()
         self.parameters.edited.connect(self._edited)
-        self.peak, self.run = QLabel(""), QPushButton("Run")
-        self.peak.setProperty("role", "muted")
-        self.peak.setWordWrap(True)
-        self.run.setProperty("primary", True)
-        self.run.clicked.connect(self.run_pressed)
+        self.run.setEnabled(True)
         self._show_form(
             self._titled("Device", self._device_row(hello.devices)),
             self._titled("Kernels", self._kernel_rows(hello)),
             self._titled("Model shape", self._preset_row(hello.presets)),
-            self._field_rows(hello.fields), self.parameters, self.peak, self.run,
+            self._field_rows(hello.fields), self.parameters,
         )
         self.set_theme(self._theme)
         self.show_choice(choice)
@@ -113,6 +124,9 @@ class Controls(QScrollArea):
         if snapshot.peak_memory_bytes is not None and snapshot.memory_bytes:
             needed, whole = fmt.bytes_iec(snapshot.peak_memory_bytes), fmt.bytes_iec(snapshot.memory_bytes)
             self.peak.setText(f"predicted peak {needed} of {whole}")
+        if snapshot.hues is not self._hues:
+            self._hues = snapshot.hues
+            self._show_swatches()
         for name, label in self.reasons.items():
             reason = snapshot.refusals.get(name, "") if name in snapshot.plans else ""
             if reason != label.text():
@@ -125,37 +139,30 @@ class Controls(QScrollArea):
     def set_theme(self, theme: Theme) -> None:
         """Colours of the kernels' swatches and of the marks."""
         self._theme = theme
-        for place, box in enumerate(self.kernels.values()):
-            swatch = QPixmap(SWATCH_PX, SWATCH_PX)
-            swatch.fill(theme.series(place))
-            box.setIcon(swatch)
+        self._show_swatches()
         for control in self.fields.values():
             if isinstance(control, IntControl):
                 control.set_theme(theme)
 
+    def _show_swatches(self) -> None:
+        """The hue of each chosen kernel; an outline for the others."""
+        for name, box in self.kernels.items():
+            swatch = QPixmap(SWATCH_PX, SWATCH_PX)
+            swatch.fill(self._theme.series(self._hues[name]) if name in self._hues else self._theme["border"])
+            box.setIcon(swatch)
+
     # --- building ---
 
     def _show_form(self, *rows: QWidget) -> None:
-        body = QWidget()
-        column = QVBoxLayout(body)
-        column.setContentsMargins(12, 8, 12, 12)
-        column.setSpacing(8)
-        for row in rows:
-            column.addWidget(row)
-        column.addStretch()
-        self.setWidget(body)
+        rest = QWidget()
+        rest.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.MinimumExpanding)
+        self._scroll.setWidget(_column(*rows, rest, margins=(12, 8, 12, 0), spacing=8))
 
     @staticmethod
     def _titled(text: str, *rows: QWidget) -> QWidget:
-        group = QWidget()
-        column = QVBoxLayout(group)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(2)
         title = QLabel(text)
         title.setProperty("role", "muted")
-        for row in (title, *rows):
-            column.addWidget(row)
-        return group
+        return _column(title, *rows, spacing=2)
 
     def _device_row(self, devices: Sequence[Device]) -> QWidget:
         self.devices = _box("Device")
@@ -166,10 +173,7 @@ class Controls(QScrollArea):
 
     def _kernel_rows(self, hello: Hello) -> QWidget:
         self.kernels, self.reasons = {}, {}
-        rows = QWidget()
-        column = QVBoxLayout(rows)
-        column.setContentsMargins(0, 0, 0, 0)
-        column.setSpacing(0)
+        rows: list[QWidget] = []
         for info in hello.kernels:
             box, reason = QCheckBox(info.title), QLabel("")
             box.setToolTip(info.summary)
@@ -179,9 +183,8 @@ class Controls(QScrollArea):
             reason.setContentsMargins(24, 0, 0, 4)
             reason.hide()
             self.kernels[info.id], self.reasons[info.id] = box, reason
-            column.addWidget(box)
-            column.addWidget(reason)
-        return rows
+            rows += (box, reason)
+        return _column(*rows)
 
     def _preset_row(self, presets: Sequence[Preset]) -> QWidget:
         self.presets = _box("Model shape")
@@ -309,6 +312,16 @@ class Controls(QScrollArea):
         device = next(d for d in self._hello.devices if d.id == self.devices.itemData(place))
         if device.id != self._shown.device:
             self._choose(first_choice(device))
+
+
+def _column(*rows: QWidget, margins: tuple[int, int, int, int] = (0, 0, 0, 0), spacing: int = 0) -> QWidget:
+    group = QWidget()
+    column = QVBoxLayout(group)
+    column.setContentsMargins(*margins)
+    column.setSpacing(spacing)
+    for row in rows:
+        column.addWidget(row)
+    return group
 
 
 def _box(title: str) -> QComboBox:

@@ -61,6 +61,7 @@ class IntControl(QWidget):
         self.slider = MarkedSlider(theme)
         self.box = QSpinBox()
         self.box.setRange(field.lo or 0, field.hi or 1 << 30)
+        self.box.setSpecialValueText(field.zero)
         self.box.setKeyboardTracking(False)
         self.box.setProperty("plain", True)  # without buttons: the slider stands beside it
         self.box.setAlignment(Qt.AlignmentFlag.AlignRight)

@@ -15,6 +15,9 @@ from app.theme import Theme
 from engine.protocol import KernelPlan
 
 OWNERS = ("Q K V O", "S and P", "other")
+LETTERS = {"S and P": "S P"}
+DROPPED = ("other", "peak", "Q K V O")  # from the line beneath, in this order, where it has no room
+TOO_LARGE = ("does not fit", "too large", "⚠")
 MUCH = 0.1  # of the capacity: from here on the scale is the whole capacity
 
 
@@ -30,16 +33,17 @@ class Hbm(PlotView):
             return False
         rows = [self._allocated(snapshot)] if snapshot.memory is not None else []
         rows += [self._predicted(snapshot, plan) for plan in snapshot.plans.values()]
-        self._chart.show_rows(self.theme, rows, bytes_from_zero(extent(snapshot)), self._foot(snapshot))
-        self.set_title(memory_name(snapshot))
-        self.set_unit(f"of {fmt.bytes_iec(snapshot.memory_bytes)}")
-        self.set_readout("outlined: predicted" if snapshot.plans else "")
+        foot = feet(snapshot)
+        self._chart.show_rows(self.theme, rows, bytes_from_zero(extent(snapshot)), foot)
+        capacity = (f"of {fmt.bytes_iec(snapshot.memory_bytes)}",) if snapshot.memory_bytes is not None else ()
+        self.say(title=memory_name(snapshot), units=capacity, notes=("outlined: predicted",) if snapshot.plans else (),
+                 more=foot[0])
         return True
 
     def _allocated(self, snapshot: Snapshot) -> Row:
         owners = owners_of(snapshot)
         total = fmt.bytes_iec(sum(size for _, size in owners))
-        parts = tuple(Part(size, self._colour(name), _letters(name)) for name, size in owners)
+        parts = tuple(Part(size, self._colour(name), (LETTERS.get(name, name),)) for name, size in owners)
         return Row(
             name="allocated", value=total, parts=parts, tick=snapshot.peak_memory_bytes, strong=True,
             tip="\n".join(f"{name} {fmt.exact(size)} B" for name, size in owners),
@@ -51,20 +55,15 @@ class Hbm(PlotView):
         return Row(
             name=snapshot.title(plan.kernel), mark=self.theme.mark(snapshot.index(plan.kernel), "modelled"),
             value=fmt.bytes_iec(plan.peak_memory_bytes),
-            parts=(Part(plan.peak_memory_bytes, colour, "does not fit" if over else "", hollow=True),),
+            parts=(Part(plan.peak_memory_bytes, colour, TOO_LARGE if over else (), hollow=True),),
             tip=plan.refused or f"{fmt.exact(plan.peak_memory_bytes)} B",
         )
 
     def _colour(self, owner: str) -> QColor:
         return {"Q K V O": self.theme["muted"], "S and P": self.theme["waste"]}.get(owner, self.theme["edge"])
 
-    def _foot(self, snapshot: Snapshot) -> str:
-        peak = f"predicted peak {fmt.bytes_iec(snapshot.peak_memory_bytes)}" if snapshot.peak_memory_bytes is not None else ""
-        owners = [f"{name} {fmt.bytes_iec(size)}" for name, size in owners_of(snapshot)]
-        return " · ".join(part for part in (*owners, peak) if part)
-
     def summary(self) -> str:
-        return PLOT.empty if self.is_empty else f"{memory_name(self._snapshot)}: {self._foot(self._snapshot)}."
+        return PLOT.empty if self.is_empty else f"{memory_name(self._snapshot)}: {feet(self._snapshot)[0]}."
 
     def table(self) -> Table:
         snapshot = self._snapshot
@@ -86,6 +85,19 @@ def owners_of(snapshot: Snapshot) -> list[tuple[str, int]]:
     return [(name, owners[name]) for name in names]
 
 
+def feet(snapshot: Snapshot) -> list[str]:
+    """What is allocated by owner and what the peak will be, in fewer and fewer words."""
+    owners = owners_of(snapshot)
+    entries = [(name, f"{name} {fmt.bytes_iec(size)}") for name, size in owners]
+    if snapshot.peak_memory_bytes is not None:
+        entries.append(("peak", f"predicted peak {fmt.bytes_iec(snapshot.peak_memory_bytes)}"))
+    texts = [" · ".join(text for _, text in entries)]
+    for dropped in DROPPED:
+        entries = [entry for entry in entries if entry[0] != dropped]
+        texts.append(" · ".join(text for _, text in entries))
+    return list(dict.fromkeys(texts))
+
+
 def extent(snapshot: Snapshot) -> float:
     """How far the scale reaches: to the capacity, or to what is used where that is little of it."""
     used = max(
@@ -94,10 +106,6 @@ def extent(snapshot: Snapshot) -> float:
     )
     capacity = float(snapshot.memory_bytes or used)
     return min(used, 1.5 * capacity) if used > capacity else capacity if used > MUCH * capacity else 1.1 * used
-
-
-def _letters(owner: str) -> str:
-    return {"S and P": "S P"}.get(owner, owner)
 
 
 PLOT = Plot(

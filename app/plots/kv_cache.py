@@ -30,17 +30,18 @@ class KvCache(PlotView):
         layers = layers_of(snapshot)
         rows = [self._row(workload, kv_heads, layers) for kv_heads in choices(workload)]
         most = workload.kv_cache_bytes(workload.heads, layers)
-        self._chart.show_rows(self.theme, rows, bytes_from_zero(most), formula(workload, layers))
+        full, numbers = formula(workload, layers), fmt.plural(layers, "layer")
+        self._chart.show_rows(self.theme, rows, bytes_from_zero(most), (full, FORMULA))
         preset = preset_of(snapshot)
-        self.set_unit(f"{fmt.plural(layers, 'layer')}{f' of {preset.title}' if preset else ''}")
-        self.set_readout("formula")
+        self.say(units=(f"{numbers} of {preset.title}", numbers) if preset else (numbers,), notes=("formula",), more=full)
         return True
 
     def _row(self, workload: Workload, kv_heads: int, layers: int) -> Row:
         size, current = workload.kv_cache_bytes(kv_heads, layers), kv_heads == workload.kv_heads
+        share = _share(workload, kv_heads).rjust(len(_share(workload, 1)))
         colour = self.theme["accent"] if current else self.theme["edge"]
         return Row(
-            name=sharing(workload, kv_heads), value=f"{fmt.bytes_iec(size)} {_share(workload, kv_heads)}", strong=current,
+            name=sharing(workload, kv_heads), value=f"{fmt.bytes_iec(size)} {share}", brief=fmt.bytes_iec(size), strong=current,
             parts=(Part(size, colour),), tip=f"{fmt.plural(kv_heads, 'KV head')}: {fmt.exact(size)} B",
         )
 
@@ -50,7 +51,7 @@ class KvCache(PlotView):
             return PLOT.empty
         layers = layers_of(self._snapshot)
         size = fmt.bytes_iec(workload.kv_cache_bytes(layers=layers))
-        share = "" if workload.group == 1 else f", one {fmt.count(workload.group)}th of MHA's"
+        share = "" if workload.group == 1 else f", 1/{fmt.count(workload.group)} of MHA's"
         return f"KV cache with {sharing(workload, workload.kv_heads)}, {fmt.plural(layers, 'layer')}: {size}{share}."
 
     def table(self) -> Table:
@@ -85,7 +86,7 @@ def formula(workload: Workload, layers: int) -> str:
 
 
 def _share(workload: Workload, kv_heads: int) -> str:
-    return "  1" if kv_heads == workload.heads else f"1/{workload.heads // kv_heads}"
+    return "1" if kv_heads == workload.heads else f"1/{workload.heads // kv_heads}"
 
 
 PLOT = Plot(

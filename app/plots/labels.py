@@ -1,19 +1,24 @@
-"""Labels at the right end of lines, in place of a legend: each beside its line, none on another."""
+"""Labels at the right end of lines, in place of a legend: each beside its line, none on another; in columns where it is low."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from PySide6.QtCore import QPointF, QRectF, Qt
-from PySide6.QtGui import QFontMetricsF, QPainter, QPaintEvent, QPen
+from PySide6.QtGui import QPainter, QPaintEvent, QPen, QResizeEvent
 from PySide6.QtWidgets import QWidget
 
 from app.plots.markers import draw_swatch
+from app.plots.words import RIGHT, Word, advance, elided, paint, widest
 from app.theme import Mark, Theme
 
-PITCH, LEAD, SWATCH, GAP = 16.0, 8.0, 16.0, 4.0
-NOW = 28    # room for the word beneath the right end of the time axis
+PITCH, LEAST_PITCH, LEAD, SWATCH, GAP = 16.0, 13.0, 8.0, 16.0, 4.0
+BEYOND = 4.0        # pixels that labels may reach over the ends of the plot
+NOW = 28            # room for the word beneath the right end of the time axis
+VALUE = "0.00"      # the least that values take: a point more or less moves nothing
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,14 @@ class EndLabel:
     value: str
     mark: Mark
     at: float
+
+
+class Place(NamedTuple):
+    """Where a label stands, and the height at which its line ends; None where a column is between."""
+
+    label: EndLabel
+    area: QRectF
+    end: float | None
 
 
 def spread_out(wanted: Sequence[float], pitch: float, low: float, high: float) -> list[float]:
@@ -42,11 +55,11 @@ def spread_out(wanted: Sequence[float], pitch: float, low: float, high: float) -
 
 
 class EndLabels(QWidget):
-    """A column of labels beside a plot. `extent` says where the plot's top and bottom lie in it, asked when it is painted."""
+    """Labels beside a plot, which begins `above` pixels below their top and ends `below` pixels above their bottom."""
 
-    def __init__(self, theme: Theme, extent: Callable[[], tuple[float, float]]) -> None:
+    def __init__(self, theme: Theme, above: float, below: float) -> None:
         super().__init__()
-        self._theme, self._extent = theme, extent
+        self._theme, self._above, self._below = theme, above, below
         self._labels: list[EndLabel] = []
         self._most = 0.0
         self.setFixedWidth(NOW)
@@ -58,39 +71,75 @@ class EndLabels(QWidget):
         if theme is self._theme and labels == self._labels and most == self._most:
             return
         self._theme, self._labels, self._most = theme, labels, most
-        width = round(min(most, self._needed()))
-        if width > self.minimumWidth() or width < self.minimumWidth() - 24:  # a digit more or less moves nothing
-            self.setFixedWidth(width)
+        self._fit()
         self.update()
 
-    def _needed(self) -> float:
-        names, values = QFontMetricsF(self._theme.sans()), QFontMetricsF(self._theme.mono(semibold=True))
-        widths = [names.horizontalAdvance(label.name) + values.horizontalAdvance(label.value) for label in self._labels]
-        return LEAD + SWATCH + 3 * GAP + max(widths, default=0.0) if widths else NOW
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802
+        super().resizeEvent(event)
+        self._fit()     # lower than before, there may be more columns
+
+    # --- geometry ---
+
+    def extent(self) -> tuple[float, float]:
+        """Top and bottom of the plot."""
+        return self._above, max(self._above, self.height() - self._below)
+
+    def places(self) -> list[Place]:
+        """Where each label stands, from the top, column by column."""
+        if not self._labels:
+            return []
+        top, bottom = self.extent()
+        rows = math.ceil(len(self._labels) / self._columns())
+        room = bottom - top + 2 * BEYOND
+        pitch, column = min(PITCH, room / rows), (self.width() - LEAD) / self._columns()
+        ends = [top + label.at * (bottom - top) for label in self._labels]
+        found: list[Place] = []
+        for first in range(0, len(ends), rows):
+            middles = spread_out(ends[first:first + rows], pitch, top - BEYOND + pitch / 2, bottom + BEYOND - pitch / 2)
+            left, width = LEAD + column * (first // rows), column - (GAP if rows < len(ends) else 0)
+            found += [
+                Place(label, QRectF(left, y - pitch / 2, width, pitch), None if first else end)
+                for label, end, y in zip(self._labels[first:], ends[first:], middles, strict=False)
+            ]
+        return found
+
+    def words(self) -> list[Word]:
+        """What is written, and where."""
+        _, bottom = self.extent()
+        written = [Word("now", QRectF(2, bottom + 3, NOW, PITCH), self._theme.sans(11), self._theme["muted"])]
+        names, values, text = self._theme.sans(), self._theme.mono(semibold=True), self._theme["text"]
+        for label, area, _ in self.places():
+            name = area.adjusted(SWATCH + GAP, 0, -GAP - advance(values, label.value), 0)
+            written.append(Word(elided(names, max(0.0, name.width()), label.name), name, names, text))
+            written.append(Word(label.value, area, values, text, RIGHT))
+        return written
+
+    def _columns(self) -> int:
+        """As many as the labels need one beneath another, and no more than there is width for."""
+        top, bottom = self.extent()
+        rows = max(1, int((bottom - top + 2 * BEYOND) / LEAST_PITCH))
+        return max(1, min(math.ceil(len(self._labels) / rows), int((self._most - LEAD) / self._column_width())))
+
+    def _column_width(self) -> float:
+        names, values = self._theme.sans(), self._theme.mono(semibold=True)
+        return SWATCH + 3 * GAP + 1 + widest(names, [label.name for label in self._labels]) + widest(
+            values, [VALUE, *(label.value for label in self._labels)])
+
+    def _fit(self) -> None:
+        width = NOW
+        if self._labels:
+            width = round(min(self._most, LEAD + self._columns() * self._column_width()))
+        if width > self.minimumWidth() or width < self.minimumWidth() - 24:  # a digit more or less moves nothing
+            self.setFixedWidth(width)
+
+    # --- painting ---
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: ARG002, N802
         painter = QPainter(self)
         painter.fillRect(self.rect(), self._theme["panel"])
-        top, bottom = self._extent()
-        wanted = [top + label.at * (bottom - top) for label in self._labels]
-        places = spread_out(wanted, PITCH, top + PITCH / 2 - 4, bottom - PITCH / 2 + 4)
-        painter.setFont(self._theme.sans(11))
-        painter.setPen(self._theme["muted"])
-        painter.drawText(QRectF(2, bottom + 3, 40, PITCH), Qt.AlignmentFlag.AlignLeft, "now")
-        for label, end, y in zip(self._labels, wanted, places, strict=True):
-            painter.setPen(QPen(label.mark.colour, 1))
-            painter.drawLine(QPointF(0, end), QPointF(LEAD - 2, y))
-            self._paint_label(painter, label, y)
-
-    def _paint_label(self, painter: QPainter, label: EndLabel, y: float) -> None:
-        area = QRectF(LEAD, y - PITCH / 2, self.width() - LEAD, PITCH)
-        draw_swatch(painter, label.mark, QRectF(area.left(), area.top(), SWATCH, PITCH))
-        values = QFontMetricsF(self._theme.mono(semibold=True))
-        value_width = values.horizontalAdvance(label.value)
-        name = QRectF(area.left() + SWATCH + GAP, area.top(), max(0.0, area.width() - SWATCH - 2 * GAP - value_width), PITCH)
-        painter.setPen(self._theme["text"])
-        painter.setFont(self._theme.sans())
-        text = QFontMetricsF(painter.font()).elidedText(label.name, Qt.TextElideMode.ElideRight, name.width() + 1)
-        painter.drawText(name, Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, text)
-        painter.setFont(self._theme.mono(semibold=True))
-        painter.drawText(area, Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, label.value)
+        for label, area, end in self.places():
+            if end is not None:
+                painter.setPen(QPen(label.mark.colour, 1))
+                painter.drawLine(QPointF(0, end), QPointF(LEAD - 2, area.center().y()))
+            draw_swatch(painter, label.mark, QRectF(area.left(), area.top(), SWATCH, area.height()))
+        paint(painter, self.words())

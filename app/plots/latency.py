@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from app import format as fmt
+from app.facts import no_number
 from app.plots.rows import Row, RowChart
 from app.plots.scales import log_times
 from app.plots.table import Table
 from app.plots.view import Plot, PlotView
 from app.store import Snapshot, Stats
 from app.theme import Theme
+
+FEW = 3     # samples, below which there is no spread to speak of
 
 
 class Latency(PlotView):
@@ -24,30 +27,45 @@ class Latency(PlotView):
             return False
         low = min(stats.p20 for _, stats in found)
         high = max(stats.p80 for _, stats in found)
-        self._chart.show_rows(self.theme, [self._row(snapshot, *entry) for entry in found], log_times(low, high))
-        newest = snapshot.series[found[0][0]]
-        self.set_readout(f"{newest.l2_policy} L2 · {newest.provenance}")
+        rows = [self._row(snapshot, *entry) for entry in found]
+        rows += [self._waiting(snapshot, kernel) for kernel in others(snapshot)]
+        self._chart.show_rows(self.theme, rows, log_times(low, high))
+        series = [snapshot.series[kernel] for kernel, _ in found]
+        kinds = ", ".join(sorted({one.provenance for one in series}))
+        policies = sorted({f"{one.l2_policy} L2" for one in series if one.l2_policy})
+        self.say(notes=(" · ".join((*policies, kinds)), kinds))
         return True
 
     def _row(self, snapshot: Snapshot, kernel: str, stats: Stats) -> Row:
         return Row(
             name=snapshot.title(kernel), mark=self.theme.mark(snapshot.index(kernel), snapshot.series[kernel].provenance),
-            value=f"{fmt.time_ns(stats.p50)} {fmt.spread(*stats[:3])}",
+            value=f"{fmt.time_ns(stats.p50)} {_spread(stats)}", brief=fmt.time_ns(stats.p50),
             spread=(shown(stats.p20), shown(stats.p50), shown(stats.p80)),
             tip=f"p20 {fmt.exact(stats.p20)} ns\np50 {fmt.exact(stats.p50)} ns\np80 {fmt.exact(stats.p80)} ns\n"
                 f"{fmt.plural(stats.n, 'sample')}, {snapshot.series[kernel].source}",
         )
 
+    def _waiting(self, snapshot: Snapshot, kernel: str) -> Row:
+        why, sentence = no_number(snapshot, kernel)
+        return Row(name=snapshot.title(kernel), mark=self.theme.mark(snapshot.index(kernel), "modelled"), value=why,
+                   brief=why.removeprefix("check "), tip=sentence)
+
     def summary(self) -> str:
-        entries = [f"{self._snapshot.title(kernel)} {fmt.time_ns(stats.p50)}" for kernel, stats in measured(self._snapshot)]
-        return f"Median time of one execution: {', '.join(entries)}." if entries else PLOT.empty
+        snapshot = self._snapshot
+        entries = [f"{snapshot.title(kernel)} {fmt.time_ns(stats.p50)}" for kernel, stats in measured(snapshot)]
+        if not entries:
+            return PLOT.empty
+        entries += [f"{snapshot.title(kernel)} {no_number(snapshot, kernel)[0]}" for kernel in others(snapshot)]
+        return f"Median time of one execution: {', '.join(entries)}."
 
     def table(self) -> Table:
-        rows = [
-            (self._snapshot.title(kernel), *(fmt.time_ns(value) for value in stats[:3]), fmt.count(stats.n),
-             self._snapshot.series[kernel].provenance)
-            for kernel, stats in measured(self._snapshot)
+        snapshot = self._snapshot
+        rows: list[tuple[str, ...]] = [
+            (snapshot.title(kernel), *(fmt.time_ns(value) for value in stats[:3]), fmt.count(stats.n),
+             snapshot.series[kernel].provenance)
+            for kernel, stats in measured(snapshot)
         ]
+        rows += [(snapshot.title(kernel), *[fmt.NA] * 3, "0", no_number(snapshot, kernel)[0]) for kernel in others(snapshot)]
         return Table(("kernel", "p20", "p50", "p80", "samples", "provenance"), rows)
 
 
@@ -57,12 +75,23 @@ def measured(snapshot: Snapshot) -> list[tuple[str, Stats]]:
     return sorted(found, key=lambda entry: entry[1].p50)
 
 
+def others(snapshot: Snapshot) -> list[str]:
+    """The chosen kernels that have no time to show."""
+    return [kernel for kernel in snapshot.plans if snapshot.shown(kernel) is None]
+
+
 def shown(value: float) -> float:
     """To as many digits as are printed: what would not change a pixel is not painted again."""
     return float(f"{value:.3g}")
 
 
+def _spread(stats: Stats) -> str:
+    """How far apart the samples lie; how many they are where that says nothing yet."""
+    return fmt.spread(*stats[:3]) if stats.n >= FEW else f"· {fmt.plural(stats.n, 'sample')}"
+
+
 PLOT = Plot(
-    id="latency", title="Latency", unit="p50 ± spread", needs=("series", "plans", "checks"), build=Latency, place=30,
+    id="latency", title="Latency", unit="p50 ± spread", needs=("series", "plans", "checks", "refusals"),
+    build=Latency, place=30,
     empty="The time of one execution of each kernel will stand here, median and spread. Run to measure.",
 )

@@ -22,14 +22,23 @@ class Power(StripView):
         last = telemetry.last.power_w if telemetry.last else None
         return [Line("power", Mark(self.theme["text"]), t_s, y, segment, last)]
 
-    def note(self, snapshot: Snapshot) -> str:
+    def spelled(self, value: float) -> str:
+        return fmt.quantity(value, "W")
+
+    def notes(self, snapshot: Snapshot) -> tuple[str, ...]:
         last = snapshot.telemetry.last
-        limit = f"limit {fmt.power_w(last.power_limit_w)} · " if last and last.power_limit_w is not None else ""
-        return f"{limit}{last.source}" if last else ""
+        if last is None:
+            return ()
+        if last.power_limit_w is None:
+            return (last.source,)
+        return f"limit {fmt.power_w(last.power_limit_w)} · {last.source}", last.source
 
     def summary(self) -> str:
         last = self._snapshot.telemetry.last
-        return PLOT.empty if last is None or last.power_w is None else f"Power now: {fmt.power_w(last.power_w)}."
+        if self.is_empty or last is None:
+            return PLOT.empty
+        limit = "" if last.power_limit_w is None else f" of {fmt.power_w(last.power_limit_w)}"
+        return f"Power now: {fmt.power_w(last.power_w)}{limit}."
 
     def table(self) -> Table:
         last = self._snapshot.telemetry.last

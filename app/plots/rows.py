@@ -1,5 +1,4 @@
-"""Rows on one scale: a name, a value, and between them a bar of parts or a dot with its spread. Beside each other where there
-is width; where there is not, name and value stand above the drawing."""
+"""Rows on one scale: a name, a value, and between them a bar of parts or a dot with its spread."""
 
 from __future__ import annotations
 
@@ -9,26 +8,28 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt
-from PySide6.QtGui import QColor, QFont, QFontMetricsF, QHelpEvent, QPainter, QPaintEvent, QPen
+from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent, QPen
 from PySide6.QtWidgets import QToolTip, QWidget
 
 from app.plots.markers import SWATCH, draw_marker, draw_swatch
-from app.theme import Mark, Theme, on
+from app.plots.row_layout import CLOSE, LINE, RowLayout, Widths, lay_out
+from app.plots.words import CENTRE, RIGHT, Word, advance, elided, fitting, paint, widest
+from app.theme import TEXT_PX, Mark, Theme, on
 
-ROW, TALL_ROW, LEAST_ROW, LEAST_TALL_ROW, LINE, GAP = 28.0, 38.0, 16.0, 26.0, 16.0, 8.0
-WIDE = 420.0        # from here on names and values stand beside the drawing
-BAR = 16.0          # height of a bar
-LEFT = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
-RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
+SMALL_PX = 11
+LEAST_WIDTH, LEAST_HEIGHT = 160, 84     # seven rows have room
+AFTER = 4.0         # pixels between a mark and its name
+APART = 8.0         # pixels between two labels of the scale
+LETTERED = 10.0     # height of a bar that letters have room in
 
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of a bar with its letter. `hollow`: predicted, drawn as an outline."""
+    """A stretch of a bar. `letters`: what stands in it, fullest first. `hollow`: predicted, drawn as an outline."""
 
     value: float
     colour: QColor
-    letter: str = ""
+    letters: tuple[str, ...] = ()
     hollow: bool = False
 
 
@@ -36,11 +37,13 @@ class Part:
 class Row:
     """One row. `parts` are laid end to end; `tick` marks a value; `spread` is a low, a middle and a high value.
 
-    `mark`: the kernel's, where the row is a kernel's. `strong`: the current one among several.
+    `brief`: the value in fewer words, where there is little room. `mark`: the kernel's, where the row is a kernel's.
+    `strong`: the current one among several.
     """
 
     name: str
     value: str
+    brief: str = ""
     parts: tuple[Part, ...] = ()
     tick: float | None = None
     spread: tuple[float, float, float] | None = None
@@ -66,14 +69,6 @@ class Scale(NamedTuple):
         return min(1.0, max(0.0, (value - low) / ((high - low) or 1.0)))
 
 
-class Cells(NamedTuple):
-    """Where the parts of one row stand."""
-
-    name: QRectF
-    drawing: QRectF
-    value: QRectF
-
-
 class RowChart(QWidget):
     """A column of rows on one scale, and a line of text beneath."""
 
@@ -81,14 +76,19 @@ class RowChart(QWidget):
         super().__init__()
         self._theme = theme
         self._rows: tuple[Row, ...] = ()
-        self._scale, self._foot = Scale(0.0, 1.0), ""
-        self.setMinimumSize(160, 60)
+        self._scale = Scale(0.0, 1.0)
+        self._foot: tuple[str, ...] = ()
+        self.setMinimumSize(LEAST_WIDTH, LEAST_HEIGHT)
         self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
 
-    def show_rows(self, theme: Theme, rows: Sequence[Row], scale: Scale, foot: str = "") -> None:
-        """Draws `rows` on `scale`, with `foot` beneath; paints nothing where all but the tips is on screen already."""
+    def show_rows(self, theme: Theme, rows: Sequence[Row], scale: Scale, foot: Sequence[str] = ()) -> None:
+        """Draws `rows` on `scale`; paints nothing where all but the tips is on screen already.
+
+        Args:
+            foot: the line beneath, fullest first.
+        """
         old = (self._theme, self._rows, self._scale, self._foot)
-        self._theme, self._rows, self._scale, self._foot = theme, tuple(rows), scale, foot
+        self._theme, self._rows, self._scale, self._foot = theme, tuple(rows), scale, tuple(foot)
         if old != (self._theme, self._rows, self._scale, self._foot):
             self.update()
 
@@ -98,105 +98,113 @@ class RowChart(QWidget):
         return self._rows
 
     def sizeHint(self) -> QSize:  # noqa: N802
-        return QSize(320, int(len(self._rows) * TALL_ROW + 2 * LINE))
+        return QSize(320, LEAST_HEIGHT + 2 * round(LINE))
 
-    def cells(self) -> list[Cells]:
-        """The places of all rows: beside each other or stacked, whichever the size has room for."""
-        feet = LINE * (bool(self._foot) + bool(self._scale.ticks))
-        pitch = (self.height() - feet) / max(1, len(self._rows))
-        if self.width() < WIDE and pitch >= LEAST_TALL_ROW:
-            return self._stacked(min(TALL_ROW, pitch))
-        return self._beside(max(LEAST_ROW, min(ROW, pitch)))
+    # --- geometry ---
 
-    def _stacked(self, pitch: float) -> list[Cells]:
-        width, value = float(self.width()), self._value_width()
+    def places(self) -> RowLayout:
+        """Where everything stands at the present size."""
+        mono = self._theme.mono()
+        widths = Widths(
+            self._name_start() + widest(self._theme.sans(semibold=True), [row.name for row in self._rows]) + 1,
+            widest(mono, [row.value for row in self._rows]) + 1,
+            widest(mono, [row.brief or row.value for row in self._rows]) + 1,
+        )
+        foot = fitting(self._theme.sans(), self.width(), self._foot)
+        return lay_out(self.width(), self.height(), len(self._rows), widths, ticks=bool(self._scale.ticks), foot=bool(foot))
+
+    def words(self) -> list[Word]:
+        """What is written, and where."""
+        layout = self.places()
+        written = [word for _, word in self._labels(layout)]
+        for row, cells in zip(self._rows, layout.cells, strict=False):
+            written += self._row_words(row, cells.name, cells.value, layout)
+            written += self._letters(row, cells.drawing)
+        muted, sans = self._theme["muted"], self._theme.sans()
+        if layout.foot is not None:
+            written.append(Word(fitting(sans, layout.foot.width(), self._foot), layout.foot, sans, muted))
+        if layout.more is not None:
+            hidden = len(self._rows) - len(layout.cells)
+            written.append(Word(f"{hidden} more in full view", layout.more, self._theme.sans(SMALL_PX), muted))
+        return written
+
+    def _row_words(self, row: Row, name: QRectF, value: QRectF, layout: RowLayout) -> list[Word]:
+        px = TEXT_PX if layout.pitch >= CLOSE else SMALL_PX
+        sans, mono = self._theme.sans(px, row.strong), self._theme.mono(px, row.strong)
+        name = name.adjusted(self._name_start(), 0, 0, 0)
+        text = row.brief or row.value if layout.brief else row.value
         return [
-            Cells(QRectF(0, top, max(0.0, width - value - GAP), LINE), QRectF(0, top + LINE, width, min(BAR, pitch - LINE - 2)),
-                  QRectF(width - value, top, value, LINE))
-            for top in (i * pitch for i in range(len(self._rows)))
+            Word(elided(sans, name.width(), row.name), name, sans, self._theme["text"]),
+            Word(elided(mono, value.width(), text), value, mono, self._theme["text"], RIGHT),
         ]
 
-    def _beside(self, pitch: float) -> list[Cells]:
-        width, value = float(self.width()), self._value_width()
-        name = min(self._name_width(), 0.4 * width)
-        bar, drawing = min(BAR, pitch - 2), max(0.0, width - name - value - 2 * GAP)
-        return [
-            Cells(QRectF(0, top, name, pitch), QRectF(name + GAP, top + (pitch - bar) / 2, drawing, bar),
-                  QRectF(width - value, top, value, pitch))
-            for top in (i * pitch for i in range(len(self._rows)))
-        ]
+    def _letters(self, row: Row, area: QRectF) -> list[Word]:
+        """What stands in the parts that have room."""
+        font, written = self._theme.sans(SMALL_PX, semibold=True), []
+        if area.height() < LETTERED:
+            return []
+        for part, box in zip(row.parts, self._boxes(row, area), strict=True):
+            if text := fitting(font, box.width() - 6, part.letters):
+                colour = self._theme["text"] if part.hollow else on(self._theme, part.colour)
+                written.append(Word(text, box, font, colour, CENTRE))
+        return written
 
-    def _value_width(self) -> float:
-        return min(_widest(self._theme.mono(), [row.value for row in self._rows]), 0.5 * self.width())
+    def _labels(self, layout: RowLayout) -> list[tuple[float, Word]]:
+        """The ticks of the scale whose labels have room, from the low end: where their lines are, and the labels."""
+        if layout.ticks is None or not layout.cells:
+            return []
+        font, area, labels, reach = self._theme.sans(SMALL_PX), layout.cells[0].drawing, [], -math.inf
+        for value, label in self._scale.ticks:
+            width = advance(font, label)
+            left = min(max(self._x(value, area) - width / 2, area.left()), area.right() - width)
+            if left > reach + APART and width <= area.width():
+                box = QRectF(left, layout.ticks.top(), width, LINE)
+                labels.append((self._x(value, area), Word(label, box, font, self._theme["muted"])))
+                reach = left + width
+        return labels
 
-    def _name_width(self) -> float:
-        swatch = SWATCH + GAP / 2 if any(row.mark is not None for row in self._rows) else 0.0
-        return swatch + _widest(self._theme.sans(semibold=True), [row.name for row in self._rows])
+    def _name_start(self) -> float:
+        return SWATCH + AFTER if any(row.mark is not None for row in self._rows) else 0.0
+
+    def _boxes(self, row: Row, area: QRectF) -> list[QRectF]:
+        """Parts end to end on whole pixels, so that edges are crisp; a part that is there is seen."""
+        boxes, value = [], 0.0
+        for part in row.parts:
+            left, value = self._x(value, area), value + part.value
+            boxes.append(QRectF(left, area.top(), max(1.0, self._x(value, area) - left), area.height()))
+        return boxes
+
+    def _x(self, value: float, area: QRectF) -> float:
+        return round(area.left() + area.width() * self._scale.at(value))
+
+    # --- painting ---
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: ARG002, N802
         painter = QPainter(self)
         painter.fillRect(self.rect(), self._theme["panel"])
-        cells = self.cells()
-        if cells:
-            self._paint_scale(painter, cells)
-        for row, cell in zip(self._rows, cells, strict=True):
-            self._paint_words(painter, row, cell)
-            self._paint_bar(painter, row, cell.drawing)
+        layout = self.places()
+        for x, label in self._labels(layout):
+            top = layout.cells[0].drawing.top()
+            painter.fillRect(QRectF(x, top, 1, label.area.top() - top), self._theme["grid"])
+        for row, cells in zip(self._rows, layout.cells, strict=False):
+            if row.mark is not None:
+                draw_swatch(painter, row.mark, QRectF(0, cells.name.top(), SWATCH, cells.name.height()))
+            self._paint_bar(painter, row, cells.drawing)
             if row.spread is not None:
-                self._paint_spread(painter, row, row.spread, cell.drawing)
-        if self._foot:
-            painter.setPen(self._theme["muted"])
-            painter.setFont(self._theme.sans())
-            area = QRectF(0, self.height() - LINE, self.width(), LINE)
-            painter.drawText(area, LEFT, _elided(painter, self._foot, area))
-
-    def _paint_scale(self, painter: QPainter, cells: list[Cells]) -> None:
-        """Ticks: a line through all rows and a label beneath the last."""
-        painter.setFont(self._theme.sans(11))
-        area, bottom = cells[0].drawing, cells[-1].drawing.bottom() + 4
-        reach = -math.inf
-        for value, label in self._scale.ticks:
-            x = self._x(value, area)
-            painter.setPen(self._theme["grid"])
-            painter.drawLine(QPointF(x, area.top()), QPointF(x, bottom))
-            width = QFontMetricsF(painter.font()).horizontalAdvance(label)
-            left = min(max(x - width / 2, area.left()), area.right() - width)
-            if left > reach + GAP:
-                painter.setPen(self._theme["muted"])
-                painter.drawText(QRectF(left, bottom, width + 1, LINE), Qt.AlignmentFlag.AlignCenter, label)
-                reach = left + width
-
-    def _paint_words(self, painter: QPainter, row: Row, cell: Cells) -> None:
-        name = QRectF(cell.name)
-        if row.mark is not None:
-            swatch = QRectF(name.left(), name.top(), SWATCH, name.height())
-            draw_swatch(painter, row.mark, swatch)
-            name.setLeft(name.left() + SWATCH + GAP / 2)
-        painter.setPen(self._theme["text"])
-        painter.setFont(self._theme.sans(semibold=row.strong))
-        painter.drawText(name, LEFT, _elided(painter, row.name, name))
-        painter.setFont(self._theme.mono(semibold=row.strong))
-        painter.drawText(cell.value, RIGHT, _elided(painter, row.value, cell.value))
+                self._paint_spread(painter, row, row.spread, cells.drawing)
+        paint(painter, self.words())
 
     def _paint_bar(self, painter: QPainter, row: Row, area: QRectF) -> None:
-        """Parts end to end, each with its letter where it has room; whole pixels, so that edges are crisp."""
-        painter.setFont(self._theme.sans(11, semibold=True))
-        value = 0.0
-        for part in row.parts:
-            left, value = self._x(value, area), value + part.value
-            box = QRectF(left, area.top(), max(1.0, self._x(value, area) - left), area.height())
+        for part, box in zip(row.parts, self._boxes(row, area), strict=True):
             if part.hollow:
                 painter.setPen(QPen(part.colour, 1, Qt.PenStyle.DashLine))
                 painter.setBrush(Qt.BrushStyle.NoBrush)
                 painter.drawRect(box.adjusted(0.5, 0.5, -1.5, -0.5))
             else:
                 painter.fillRect(box.adjusted(0, 0, -1 if box.width() > 2 else 0, 0), part.colour)
-            if area.height() >= 12 and QFontMetricsF(painter.font()).horizontalAdvance(part.letter) + 6 <= box.width():
-                painter.setPen(self._theme["text"] if part.hollow else on(self._theme, part.colour))
-                painter.drawText(box, Qt.AlignmentFlag.AlignCenter, part.letter)
         if row.tick is not None:
             x = self._x(row.tick, area)
-            painter.fillRect(QRectF(min(x, area.right() - 2), area.top() - 3, 2, area.height() + 6), self._theme["text"])
+            painter.fillRect(QRectF(min(x, area.right() - 2), area.top() - 1, 2, area.height() + 2), self._theme["text"])
 
     def _paint_spread(self, painter: QPainter, row: Row, spread: tuple[float, float, float], area: QRectF) -> None:
         low, middle, high = (self._x(value, area) for value in spread)
@@ -209,27 +217,17 @@ class RowChart(QWidget):
         if row.mark is not None:
             draw_marker(painter, row.mark, QPointF(middle, y + 0.5), 9.0)
 
-    def _x(self, value: float, area: QRectF) -> float:
-        return round(area.left() + area.width() * self._scale.at(value))
+    # --- tooltips ---
 
     def event(self, event: QEvent) -> bool:
         if isinstance(event, QHelpEvent) and event.type() == QEvent.Type.ToolTip:
-            QToolTip.showText(event.globalPos(), self._tip_at(QPointF(event.pos())), self)
+            QToolTip.showText(event.globalPos(), self.tip_at(QPointF(event.pos())), self)
             return True
         return super().event(event)
 
-    def _tip_at(self, at: QPointF) -> str:
-        """The exact values of the row under the pointer; empty where there is none."""
-        for row, cell in zip(self._rows, self.cells(), strict=True):
-            if min(cell.name.top(), cell.drawing.top()) <= at.y() < max(cell.name.bottom(), cell.drawing.bottom()):
+    def tip_at(self, at: QPointF) -> str:
+        """The exact values of the row under the pointer; elsewhere the line beneath in full."""
+        for row, cells in zip(self._rows, self.places().cells, strict=False):
+            if min(cells.name.top(), cells.drawing.top()) <= at.y() < max(cells.name.bottom(), cells.drawing.bottom()):
                 return row.tip
-        return ""
-
-
-def _widest(font: QFont, texts: Sequence[str]) -> float:
-    metrics = QFontMetricsF(font)
-    return max((metrics.horizontalAdvance(text) for text in texts), default=0.0) + 2
-
-
-def _elided(painter: QPainter, text: str, area: QRectF) -> str:
-    return QFontMetricsF(painter.font()).elidedText(text, Qt.TextElideMode.ElideRight, area.width() + 1)
+        return next(iter(self._foot), "")

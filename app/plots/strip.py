@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyqtgraph as pg
-from PySide6.QtCore import QEvent, QObject, QRectF, Qt, Signal, Slot
-from PySide6.QtGui import QMouseEvent, QWheelEvent
+from PySide6.QtCore import Slot
+from PySide6.QtGui import QResizeEvent
 from PySide6.QtWidgets import QHBoxLayout, QWidget
 
 from app import format as fmt
+from app.plots.graph import ABOVE_PX, BELOW_PX, Curve, Graph, TimeAxis
 from app.plots.labels import EndLabel, EndLabels
 from app.plots.scales import round_up
 from app.plots.view import Plot, PlotView
 from app.store import FloatArray, IntArray, Snapshot
 from app.theme import Mark, Theme
 
-SPAN_S = 30.0
-SPANS_S = (5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
 SHRINK = 0.45       # of the axis: a maximum below it shrinks the axis
-AXIS_PX = 40        # fixed, so that the plot does not move when a number grows
-LABELS = 0.45       # of the width, at most, for the labels
+SMALL = 0.001       # in the unit of the axis: what is less has a label with a unit of its own
+LABELS = 0.55       # of the width, at most, for the labels
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line: `y` over `t_s`, broken where `segment` changes. `typical` is what its label says, in the unit of y."""
+    """One line: `y` over `t_s`, broken where `segment` changes. `typical` is what its label says, in the unit of y.
+
+    A `typical` of None is said as n/a.
+    """
 
     name: str
     mark: Mark
@@ -37,96 +39,17 @@ class Line:
     typical: float | None = None
 
 
-class TimeAxis(QObject):
-    """The time that strip charts share: how many seconds they show, and where the crosshair stands."""
-
-    changed = Signal()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.span_s = SPAN_S
-        self.cursor_s: float | None = None  # before now, so not above 0
-
-    def set_cursor(self, cursor_s: float | None) -> None:
-        """Puts the crosshair there in every chart; None takes it away."""
-        if cursor_s != self.cursor_s:
-            self.cursor_s = cursor_s
-            self.changed.emit()
-
-    def zoom(self, steps: int) -> None:
-        """Shows more (positive) or fewer seconds."""
-        at = SPANS_S.index(self.span_s) + steps
-        self.span_s = SPANS_S[min(max(at, 0), len(SPANS_S) - 1)]
-        self.changed.emit()
-
-
-class _Axis(pg.AxisItem):
-    """An axis whose first and last labels are drawn although they reach over its ends."""
-
-    def boundingRect(self) -> QRectF:  # noqa: N802
-        area: QRectF = super().boundingRect()
-        return area.adjusted(-16, -8, 16, 8)
-
-
-class _Seconds(_Axis):
-    """Seconds before now: `-20 s`. What stands beneath the right end is for the labels to say."""
-
-    def tickStrings(self, values: Sequence[float], scale: float, spacing: float) -> list[str]:  # noqa: ARG002, N802
-        return ["" if abs(value) < 1e-6 else f"{fmt.MINUS}{-value:g}{fmt.SPACE}s" for value in values]
-
-
-class _Curve(pg.PlotCurveItem):
-    """A curve in a view whose range is set by hand: it need not look for its own bounds each time it grows."""
-
-    def __init__(self, area: Callable[[], QRectF]) -> None:
-        super().__init__(skipFiniteCheck=True)
-        self._area = area
-
-    def boundingRect(self) -> QRectF:  # noqa: N802
-        return self._area()
-
-
-class _Graph(pg.PlotWidget):
-    """The plot itself. The mouse moves the crosshair, the wheel changes the span; nothing is dragged away by accident."""
-
-    def __init__(self) -> None:
-        super().__init__(axisItems={"bottom": _Seconds("bottom"), "left": _Axis("left")}, enableMenu=False)
-        self.getPlotItem().layout.setContentsMargins(0, 8, 0, 0)
-        self.time = TimeAxis()
-        self.hideButtons()
-        self.getViewBox().setMouseEnabled(False, False)
-        self.getViewBox().disableAutoRange()
-        self.setAntialiasing(False)
-        self.setFrameShape(pg.QtWidgets.QFrame.Shape.NoFrame)
-        self.setMinimumSize(120, 60)
-        self.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self.setMouseTracking(True)
-        self.viewport().setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
-
-    def mouseMoveEvent(self, event: QMouseEvent) -> None:  # noqa: N802
-        x = self.getViewBox().mapSceneToView(self.mapToScene(event.position().toPoint())).x()
-        self.time.set_cursor(min(0.0, max(-self.time.span_s, x)))
-
-    def leaveEvent(self, event: QEvent) -> None:  # noqa: N802
-        self.time.set_cursor(None)
-        super().leaveEvent(event)
-
-    def wheelEvent(self, event: QWheelEvent) -> None:  # noqa: N802
-        self.time.zoom(-1 if event.angleDelta().y() > 0 else 1)
-        event.accept()
-
-
 class StripView(PlotView):
     """Lines over time with their names at the right end. Subclasses say which lines, and in which unit."""
 
     def __init__(self, plot: Plot, theme: Theme) -> None:
-        self.graph = _Graph()
-        self.labels = EndLabels(theme, self._plot_extent)
+        self.graph = Graph()
+        self.labels = EndLabels(theme, ABOVE_PX, BELOW_PX)
         self._curves: list[pg.PlotCurveItem] = []
         self._dots = pg.ScatterPlotItem(size=3, pen=None)
         self._crosshair = pg.InfiniteLine(angle=90, movable=False)
         self._lines: list[Line] = []
-        self._top, self._factor, self._unit_name = 0.0, 1.0, plot.unit
+        self._top, self._factor = 0.0, 1.0
         self.graph.addItem(self._dots, ignoreBounds=True)
         self.graph.addItem(self._crosshair, ignoreBounds=True)
         canvas = QWidget()
@@ -152,8 +75,12 @@ class StripView(PlotView):
         """Where the axis ends, for values up to `most`."""
         return round_up(1.08 * most)
 
-    def note(self, snapshot: Snapshot) -> str:
-        """What stands at the right of the title while no crosshair is shown."""
+    def spelled(self, value: float) -> str:
+        """A value of the plot with its own unit."""
+        raise NotImplementedError
+
+    def notes(self, snapshot: Snapshot) -> tuple[str, ...]:
+        """What stands at the right of the title while no crosshair is shown, fullest first."""
         raise NotImplementedError
 
     def set_time(self, time: TimeAxis) -> None:
@@ -174,7 +101,7 @@ class StripView(PlotView):
         parts = [_since(line, since) for line in self._lines]
         self._scale(max((float(part.y.max()) for part in parts if len(part.y)), default=0.0))
         while len(self._curves) < len(parts):
-            self._curves.append(_Curve(self.graph.getViewBox().viewRect))
+            self._curves.append(Curve(self.graph.getViewBox().viewRect))
             self.graph.addItem(self._curves[-1], ignoreBounds=True)
         lone: list[tuple[float, float, Line]] = []
         for i, curve in enumerate(self._curves):
@@ -185,13 +112,18 @@ class StripView(PlotView):
             colours = [line.mark.colour for _, _, line in lone]
             self._dots.setData([x for x, _, _ in lone], [y for _, y, _ in lone], brush=colours)
         self._draw_labels()
-        self._draw_readout()
+        self._draw_crosshair()
         return bool(self._lines)
 
-    def values_at(self, cursor_s: float) -> list[tuple[Line, float]]:
-        """The value of each line nearest to so many seconds before now (negative), in the unit of the plot."""
+    def values_at(self, cursor_s: float) -> list[tuple[Line, float | None]]:
+        """The value of each line so many seconds before now (negative), in the unit of the plot; None where it has none."""
         at = self._snapshot.now_s + cursor_s
-        return [(line, float(line.y[_nearest(line.t_s, at)])) for line in self._lines]
+        pixel_s = self.graph.time.span_s / max(1, self.graph.width())
+        return [(line, _value_at(line, at, pixel_s)) for line in self._lines]
+
+    def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802
+        super().resizeEvent(event)
+        self._draw_labels()
 
     def _draw_line(self, curve: pg.PlotCurveItem, line: Line, now_s: float, lone: list[tuple[float, float, Line]]) -> None:
         x, y = line.t_s - now_s, line.y * self._factor
@@ -204,21 +136,31 @@ class StripView(PlotView):
         curve.setData(x, y, connect=joined, skipFiniteCheck=True)
 
     def _draw_labels(self) -> None:
-        shown = [(line, line.typical * self._factor) for line in self._lines if line.typical is not None]
-        labels = [
-            EndLabel(line.name, fmt.significant(value), line.mark, round(1 - value / self._top, 3)) for line, value in shown
-        ]
-        self.labels.show_labels(self.theme, labels, LABELS * self.width())
+        """Each with what is typical, or with the value under the crosshair. Labels do not move with the crosshair."""
+        cursor = self.graph.time.cursor_s
+        said = [(line, line.typical) for line in self._lines] if cursor is None else self.values_at(cursor)
+        labels = []
+        for line, value in said:
+            end = line.typical if line.typical is not None else float(line.y[-1])
+            at = min(1.0, max(0.0, 1 - end * self._factor / self._top))
+            labels.append(EndLabel(line.name, self._text(value), line.mark, round(at, 3)))
+        self.labels.show_labels(self.theme, labels, LABELS * self.canvas.width())
 
-    def _draw_readout(self) -> None:
+    def _text(self, value: float | None) -> str:
+        """A value in the unit of the axis; what is far too small for that, in its own."""
+        if value is None:
+            return fmt.NA
+        scaled = value * self._factor
+        return fmt.significant(scaled) if scaled == 0 or abs(scaled) >= SMALL else self.spelled(value)
+
+    def _draw_crosshair(self) -> None:
         cursor = self.graph.time.cursor_s
         self._crosshair.setVisible(cursor is not None)
-        if cursor is None:
-            self.set_readout(self.note(self._snapshot) if self._lines else "")
-            return
-        self._crosshair.setValue(cursor)
-        values = [f"{line.name} {fmt.significant(value * self._factor)}" for line, value in self.values_at(cursor)]
-        self.set_readout(" · ".join((f"{fmt.significant(cursor)}{fmt.SPACE}s", *values)))
+        if cursor is not None:
+            self._crosshair.setValue(cursor)
+            self.say(notes=(f"at {fmt.MINUS}{-cursor:.1f}{fmt.SPACE}s",))
+        elif self._lines:
+            self.say(notes=self.notes(self._snapshot))
 
     def _scale(self, most: float) -> None:
         """From 0 to a round number; it changes only when the data leave it or use too little of it."""
@@ -226,9 +168,11 @@ class StripView(PlotView):
         if 0 < top <= self._top and top >= SHRINK * self._top:
             return
         self._factor, unit = self.unit_for(most)
-        self._top = self.top_for(most * self._factor)
-        self.graph.setYRange(0.0, self._top, padding=0)
-        self.set_unit(unit)
+        top = self.top_for(most * self._factor)
+        if top != self._top:
+            self._top = top
+            self.graph.setYRange(0.0, top, padding=0)
+        self.say(units=(unit,))
 
     @Slot()
     def _time_changed(self) -> None:
@@ -236,24 +180,11 @@ class StripView(PlotView):
             self.graph.setXRange(-self.graph.time.span_s, 0.0, padding=0)
             self._drawn = None
             self.update_from(self._snapshot)
-        self._draw_readout()
-
-    def _plot_extent(self) -> tuple[float, float]:
-        area = self.graph.mapFromScene(self.graph.getViewBox().sceneBoundingRect()).boundingRect()
-        return float(area.top()), float(area.bottom())
+        self._draw_labels()
+        self._draw_crosshair()
 
     def _paint_theme(self) -> None:
-        self.graph.setBackground(self.theme["panel"])
-        for name in ("left", "bottom"):
-            axis = self.graph.getAxis(name)
-            axis.setPen(self.theme["border"])
-            axis.setTickPen(self.theme["grid"])
-            axis.setTextPen(self.theme["muted"])
-            axis.setGrid(255)
-            axis.setStyle(tickFont=self.theme.sans(11), tickLength=0, tickTextOffset=4, maxTickLevel=0,
-                          autoExpandTextSpace=False)
-        self.graph.getAxis("left").setWidth(AXIS_PX)
-        self.graph.getAxis("bottom").setHeight(20)
+        self.graph.paint_theme(self.theme)
         self._crosshair.setPen(pg.mkPen(self.theme["muted"], width=1))
 
 
@@ -276,6 +207,13 @@ def _since(line: Line, since_s: float) -> Line:
     first = max(0, int(np.searchsorted(line.t_s, since_s)) - 1)
     segment = None if line.segment is None else line.segment[first:]
     return replace(line, t_s=line.t_s[first:], y=line.y[first:], segment=segment)
+
+
+def _value_at(line: Line, at_s: float, slack_s: float) -> float | None:
+    """The value of the sample nearest to a time; None before the first and after the last."""
+    if not line.t_s[0] - slack_s <= at_s <= line.t_s[-1] + slack_s:
+        return None
+    return float(line.y[_nearest(line.t_s, at_s)])
 
 
 def _nearest(t_s: FloatArray, at_s: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from app import format as fmt
+from app.facts import no_number
 from app.plots.strip import Line, StripView
 from app.plots.table import Table
 from app.plots.view import Plot
@@ -27,28 +28,33 @@ class Throughput(StripView):
         factor, unit = fmt.prefix(top * 1e12, "FLOP/s")
         return 1e12 / factor, unit
 
-    def note(self, snapshot: Snapshot) -> str:
-        shown = [kernel for kernel in snapshot.plans if snapshot.shown(kernel)]
-        return snapshot.series[shown[0]].provenance if shown else ""
+    def spelled(self, value: float) -> str:
+        return fmt.tflops(value)
+
+    def notes(self, snapshot: Snapshot) -> tuple[str, ...]:
+        kinds = sorted({snapshot.series[kernel].provenance for kernel in snapshot.plans if snapshot.shown(kernel)})
+        return (", ".join(kinds),)
 
     def summary(self) -> str:
-        entries = [f"{name} {fmt.tflops(value)}" for name, value, _ in self._medians()]
-        return f"Throughput, median of the newest samples: {', '.join(entries)}." if entries else PLOT.empty
+        rows = self.table().rows
+        if self.is_empty:
+            return PLOT.empty
+        entries = [f"{name} {kind if value == fmt.NA else value}" for name, value, kind in rows]
+        return f"Throughput, median of the newest samples: {', '.join(entries)}."
 
     def table(self) -> Table:
-        rows: list[tuple[str, ...]] = [(name, fmt.tflops(value), kind) for name, value, kind in self._medians()]
-        return Table(("kernel", "throughput", "provenance"), rows)
-
-    def _medians(self) -> list[tuple[str, float | None, str]]:
         snapshot = self._snapshot
-        return [
-            (snapshot.title(kernel), snapshot.series[kernel].median_tflops, snapshot.series[kernel].provenance)
-            for kernel in snapshot.plans if snapshot.shown(kernel)
-        ]
+        rows: list[tuple[str, ...]] = []
+        for kernel in snapshot.plans:
+            series = snapshot.series.get(kernel)
+            why, _ = no_number(snapshot, kernel)
+            value, kind = (fmt.NA, why) if why or series is None else (fmt.tflops(series.median_tflops), series.provenance)
+            rows.append((snapshot.title(kernel), value, kind))
+        return Table(("kernel", "throughput", "provenance"), rows)
 
 
 PLOT = Plot(
-    id="throughput", title="Throughput", unit="TFLOP/s", needs=("series", "plans", "checks", "now_s"),
+    id="throughput", title="Throughput", unit="TFLOP/s", needs=("series", "plans", "checks", "refusals", "now_s"),
     build=Throughput, place=10,
     empty="Throughput of each kernel over time will run here, one line a kernel. Run to measure.",
 )

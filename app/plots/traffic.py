@@ -25,14 +25,15 @@ class Traffic(PlotView):
         if not plans:
             return False
         most = max(plan.cost.hbm_bytes for plan in plans)
-        self._chart.show_rows(self.theme, [self._row(snapshot, plan) for plan in plans], bytes_from_zero(most), _foot(snapshot))
-        self.set_readout("scheduled")
+        foot = feet(snapshot)
+        self._chart.show_rows(self.theme, [self._row(snapshot, plan) for plan in plans], bytes_from_zero(most), foot)
+        self.say(units=(PLOT.unit, "bytes"), notes=("scheduled",), more=next(iter(foot), ""))
         return True
 
     def _row(self, snapshot: Snapshot, plan: KernelPlan) -> Row:
         outlined = opaque(snapshot, plan.kernel)
         parts = tuple(
-            Part(size, self.theme["waste"] if name in WASTE else self.theme.operand(name), name, outlined)
+            Part(size, self.theme["waste"] if name in WASTE else self.theme.operand(name), (name,), outlined)
             for name, size in by_operand(plan)
         )
         return Row(
@@ -58,15 +59,18 @@ class Traffic(PlotView):
         return Table(("kernel", *names, "total", "provenance"), rows)
 
 
-def _foot(snapshot: Snapshot) -> str:
-    """What the picture shows, in words; and what an outline means, where there is one."""
+def feet(snapshot: Snapshot) -> list[str]:
+    """What the picture shows and what an outline means, where there is one, in fewer and fewer words."""
     plans = snapshot.plans.values()
     most = max(plans, key=lambda plan: plan.cost.hbm_bytes)
-    waste = wasted_bytes(most)
-    notes = [f"S and P: {fmt.bytes_iec(waste)} of {snapshot.title(most.kernel)}'s {traffic(snapshot, most)}"] if waste else []
-    if any(opaque(snapshot, plan.kernel) for plan in plans):
-        notes.append("outlined: a library's kernel, its operands alone")
-    return " · ".join(notes)
+    waste, whole = fmt.bytes_iec(wasted_bytes(most)), traffic(snapshot, most)
+    wasted = (f"S and P: {waste} of {snapshot.title(most.kernel)}'s {whole}", f"S and P: {waste} of {whole}")
+    outlined = ("outlined: a library's kernel, its operands alone", "outlined: its operands alone")
+    if not any(opaque(snapshot, plan.kernel) for plan in plans):
+        return list(wasted) if wasted_bytes(most) else []
+    if not wasted_bytes(most):
+        return list(outlined)
+    return [*(f"{wasted[0]} · {note}" for note in outlined), *wasted]
 
 
 PLOT = Plot(

@@ -18,32 +18,41 @@ class Utilisation(StripView):
 
     def lines(self, snapshot: Snapshot) -> list[Line]:
         telemetry, last = snapshot.telemetry, snapshot.telemetry.last
-        cpu = snapshot.device is not None and snapshot.device.kind == "cpu"
         busy, bandwidth = Mark(self.theme["text"]), Mark(self.theme["muted"], (3.0, 2.0), "s")
         return [
-            _line("load" if cpu else "busy", busy, telemetry.t_s, telemetry.utilisation, last.utilisation if last else None),
+            _line(_busy(snapshot), busy, telemetry.t_s, telemetry.utilisation, last.utilisation if last else None),
             _line("DRAM", bandwidth, telemetry.t_s, telemetry.dram_utilisation, last.dram_utilisation if last else None),
         ]
 
     def top_for(self, most: float) -> float:  # noqa: ARG002
         return 100.0
 
-    def note(self, snapshot: Snapshot) -> str:
+    def spelled(self, value: float) -> str:
+        return fmt.percent(value / 100)
+
+    def notes(self, snapshot: Snapshot) -> tuple[str, ...]:
         last = snapshot.telemetry.last
-        return last.source if last else ""
+        return (last.source,) if last else ()
 
     def summary(self) -> str:
         last = self._snapshot.telemetry.last
-        if last is None or last.utilisation is None:
+        if self.is_empty or last is None:
             return PLOT.empty
-        return f"Busy {fmt.percent(last.utilisation)}, memory bandwidth {fmt.percent(last.dram_utilisation)} of its peak."
+        busy, bandwidth = fmt.percent(last.utilisation), fmt.percent(last.dram_utilisation)
+        return f"{_busy(self._snapshot).capitalize()} {busy}, memory bandwidth {bandwidth} of its peak."
 
     def table(self) -> Table:
         last = self._snapshot.telemetry.last
         rows: list[tuple[str, ...]] = []
         if last is not None:
-            rows = [("busy", fmt.percent(last.utilisation)), ("memory bandwidth", fmt.percent(last.dram_utilisation))]
+            rows.append((_busy(self._snapshot), fmt.percent(last.utilisation)))
+            rows.append(("memory bandwidth", fmt.percent(last.dram_utilisation)))
         return Table(("reading", "value"), rows)
+
+
+def _busy(snapshot: Snapshot) -> str:
+    """What it is called on the device."""
+    return "load" if snapshot.device is not None and snapshot.device.kind == "cpu" else "busy"
 
 
 def _line(name: str, mark: Mark, t_s: FloatArray, share: FloatArray, last: float | None) -> Line:

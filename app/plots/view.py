@@ -1,14 +1,14 @@
-"""What every plot is: a title with its unit, a readout, the drawing, and a sentence where there is nothing to draw yet."""
+"""What every plot is: a title with its unit, a note, the drawing, and a sentence where there is nothing to draw yet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from PySide6.QtCore import Qt
-from PySide6.QtGui import QPainter, QPaintEvent
-from PySide6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QStackedLayout, QVBoxLayout, QWidget
+from PySide6.QtWidgets import QLabel, QStackedLayout, QVBoxLayout, QWidget
 
+from app.plots.header import Header
 from app.plots.table import Table
 from app.store import Snapshot
 from app.theme import Theme
@@ -30,20 +30,6 @@ class Plot:
     place: int = 0
 
 
-class _Readout(QLabel):
-    """One line at the right, elided where it does not fit, that never asks for width."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-
-    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: ARG002, N802
-        painter = QPainter(self)
-        text = self.fontMetrics().elidedText(self.text(), Qt.TextElideMode.ElideRight, self.width())
-        painter.setPen(self.palette().windowText().color())
-        painter.drawText(self.rect(), Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter, text)
-
-
 class PlotView(QWidget):
     """Owns pixels, never numbers: it draws the snapshot it was handed last. Subclasses say how in `draw`."""
 
@@ -52,7 +38,7 @@ class PlotView(QWidget):
         self.plot, self.theme = plot, theme
         self._drawn: tuple[object, ...] | None = None
         self._snapshot = Snapshot()
-        self._title, self._unit, self._readout = QLabel(plot.title), QLabel(plot.unit), _Readout()
+        self.header = Header(theme, plot.title, plot.unit)
         self._empty = QLabel(plot.empty)
         self.canvas = canvas
         self._body = QStackedLayout()
@@ -68,7 +54,10 @@ class PlotView(QWidget):
         if self._drawn is not None and all(new is old for new, old in zip(needed, self._drawn, strict=True)):
             return
         self._drawn, self._snapshot = needed, snapshot
-        self._body.setCurrentIndex(1 if self.draw(snapshot) else 0)
+        there = self.draw(snapshot)
+        if not there:
+            self.say(units=(self.plot.unit,), notes=())
+        self._body.setCurrentIndex(1 if there else 0)
         self.setAccessibleDescription(self.summary())
 
     def set_theme(self, theme: Theme) -> None:
@@ -89,19 +78,25 @@ class PlotView(QWidget):
         """What is drawn, as text."""
         raise NotImplementedError
 
-    def set_title(self, title: str) -> None:
-        """Where the title depends on the device."""
-        self._title.setText(title)
+    def say(
+        self, *, title: str | None = None, units: Sequence[str] | None = None, notes: Sequence[str] | None = None,
+        more: str = "",
+    ) -> None:
+        """What stands above the drawing; what is not given stays.
 
-    def set_unit(self, unit: str) -> None:
-        """What stands beside the title."""
-        self._unit.setText(unit)
-
-    def set_readout(self, text: str) -> None:
-        """What stands at the right of the title: values under the crosshair, or a note."""
-        if text != self._readout.text():
-            self._readout.setText(text)
-            self._readout.setToolTip(text)
+        Args:
+            units, notes: beside the title and at the right, fullest first: the fullest that has room is written.
+            more: joins them in the tooltip.
+        """
+        header = self.header
+        header.show_words(
+            self.theme, header.title if title is None else title, header.units if units is None else tuple(units),
+            header.notes if notes is None else tuple(notes),
+        )
+        full = " · ".join(filter(None, (*header.units[:1], *header.notes[:1])))
+        tip = "\n".join(filter(None, (full, more)))
+        if tip != header.toolTip():
+            header.setToolTip(tip)
 
     @property
     def is_empty(self) -> bool:
@@ -109,21 +104,13 @@ class PlotView(QWidget):
         return self._body.currentIndex() == 0
 
     def _lay_out(self) -> None:
-        self._title.setProperty("role", "title")
-        self._unit.setProperty("role", "muted")
-        self._readout.setProperty("role", "muted")
         self._empty.setProperty("role", "muted")
         self._empty.setWordWrap(True)
         self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        header = QHBoxLayout()
-        header.setSpacing(8)
-        header.addWidget(self._title)
-        header.addWidget(self._unit)
-        header.addWidget(self._readout, 1)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(8, 4, 8, 4)
-        outer.setSpacing(4)
-        outer.addLayout(header)
+        outer.setSpacing(2)
+        outer.addWidget(self.header)
         outer.addLayout(self._body, 1)
         self._body.addWidget(self._empty)   # after it has a parent: it shows what it is given, as a window if need be
         self._body.addWidget(self.canvas)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from PySide6.QtCore import Qt, Signal, Slot
 from PySide6.QtGui import QFocusEvent, QKeyEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
@@ -50,7 +52,9 @@ class Theatre(QWidget):
 
     # --- what it is told ---
 
-    def show_plans(self, plans: list[KernelPlan], device: Device, workload: Workload) -> None:
+    def show_plans(
+        self, plans: list[KernelPlan], device: Device, workload: Workload, titles: Mapping[str, str] | None = None
+    ) -> None:
         """Puts the first two kernels that have a schedule on the stage; the clock stays at the same fraction of its length."""
         shown = (tuple(plans), device, workload)
         if shown == self._shown:
@@ -70,7 +74,7 @@ class Theatre(QWidget):
             for scene in self.scenes:
                 scene.set_unit(unit)
         self._chosen = min(self._chosen, max(len(drawn) - 1, 0))
-        self.note.setText(_note(plans, drawn))
+        self.note.setText(_note(plans, drawn, titles or {}))
         self._show_what_is_there(drawn)
         self._refresh()
 
@@ -284,10 +288,10 @@ class Theatre(QWidget):
         self.transport.show_playing(playback.playing)
 
 
-def _note(plans: list[KernelPlan], drawn: list[KernelPlan]) -> str:
+def _note(plans: list[KernelPlan], drawn: list[KernelPlan], titles: Mapping[str, str]) -> str:
     """Which kernels are not drawn, and why."""
-    opaque = [plan.kernel for plan in plans if plan.schedule is None]
-    more = [plan.kernel for plan in plans if plan.schedule is not None and plan not in drawn]
+    opaque = [titles.get(plan.kernel, plan.kernel) for plan in plans if plan.schedule is None]
+    more = [titles.get(plan.kernel, plan.kernel) for plan in plans if plan.schedule is not None and plan not in drawn]
     said = []
     if opaque:
         said.append(f"{', '.join(opaque)}: opaque, no schedule is known and no tiles are drawn.")

@@ -4,8 +4,9 @@ m, l and O stay in registers; S and P exist one tile at a time and are never wri
     S = Q K^T / sqrt(D);  m' = max(m, rowmax S);  P = exp(S - m');  a = exp(m - m')
     l = a l + rowsum P;   O = a O + P V;          m = m'        and at the end O / l, lse = m + log l
 HBM traffic: Q + K + V + O, each once: 2 B D (H_q N_q + H_kv N_kv) elements. Tile traffic: K and V once per block of rows.
-Query heads of a group read the same KV head (no copies of K and V). Work on tiles that need no mask is split from the
-masked ones (window's edge, diagonal, ragged end), and the longest rows of a causal head are launched first.
+Query heads of a group read the same KV head (no copies of K and V). Only the tiles that a mask cuts (window's edge, diagonal,
+ragged end) pay for it, in the one loop that keeps the pipeline of loads full, and the longest rows of a causal head are
+launched first. On Hopper and newer K and V come by TMA: the tensor memory accelerator computes the addresses.
 Source: Dao, FlashAttention-2 (2023), algorithm 1.
 """
 
@@ -39,7 +40,7 @@ from kernels.contract import (
     const,
     var,
 )
-from kernels.jit import POINTER, block_d, cdiv, jit, require_triton, tl
+from kernels.jit import POINTER, block_d, cdiv, describable, described, descriptor, jit, require_triton, tl
 
 if TYPE_CHECKING:
     import torch
@@ -50,69 +51,28 @@ LOG2E = math.log2(math.e)
 
 
 @jit
-def _attend(
-    acc: tl.tensor, m_i: tl.tensor, l_i: tl.tensor, q: tl.tensor, k_rows: tl.tensor, v_rows: tl.tensor,
-    stride_kn: int, stride_vn: int, first: int, last: int, rows: tl.tensor, n_kv: int, shift: int, window: int,
-    scale_log2: float, D: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, MASKED: tl.constexpr,
-    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, PRECISION: tl.constexpr,
-) -> Any:
-    """Tiles first..last of K and V folded into acc [BLOCK_M, BLOCK_D], m and l [BLOCK_M], in base 2."""
-    dims = tl.arange(0, BLOCK_D)
-    for j in range(first, last):
-        cols = j * BLOCK_N + tl.arange(0, BLOCK_N)
-        k_at = k_rows + cols.to(tl.int64)[None, :] * stride_kn
-        v_at = v_rows + cols.to(tl.int64)[:, None] * stride_vn
-        if MASKED:
-            k = tl.load(k_at, mask=(cols[None, :] < n_kv) & (dims[:, None] < D), other=0.0)
-            v = tl.load(v_at, mask=(cols[:, None] < n_kv) & (dims[None, :] < D), other=0.0)
-        elif D != BLOCK_D:
-            k = tl.load(k_at, mask=dims[:, None] < D, other=0.0)
-            v = tl.load(v_at, mask=dims[None, :] < D, other=0.0)
-        else:
-            k = tl.load(k_at)
-            v = tl.load(v_at)
-        s = tl.dot(q, k, input_precision=PRECISION)
-        if MASKED:
-            seen = cols[None, :] < n_kv
-            if CAUSAL:
-                seen = seen & (cols[None, :] <= rows[:, None] + shift)
-            if WINDOW:
-                seen = seen & (cols[None, :] > rows[:, None] + shift - window)
-            s = tl.where(seen, s, float("-inf"))
-            m_new = tl.maximum(m_i, tl.max(s, 1) * scale_log2)
-            base = tl.where(m_new == float("-inf"), 0.0, m_new)  # a row that has seen no key yet
-        else:
-            m_new = tl.maximum(m_i, tl.max(s, 1) * scale_log2)
-            base = m_new
-        p = tl.math.exp2(s * scale_log2 - base[:, None])
-        alpha = tl.math.exp2(m_i - base)
-        l_i = l_i * alpha + tl.sum(p, 1)
-        acc = acc * alpha[:, None]
-        acc = tl.dot(p.to(v.dtype), v, acc, input_precision=PRECISION)
-        m_i = m_new
-    return acc, m_i, l_i
-
-
-@jit
 def _flash_forward(
     q_ptr: tl.tensor, k_ptr: tl.tensor, v_ptr: tl.tensor, o_ptr: tl.tensor,
     stride_qb: int, stride_qh: int, stride_qn: int, stride_kb: int, stride_kh: int, stride_kn: int,
     stride_vb: int, stride_vh: int, stride_vn: int, stride_ob: int, stride_oh: int, stride_on: int,
     n_q: int, n_kv: int, window: int, scale_log2: float, group: int, D: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, EDGE: tl.constexpr,
+    TMA: tl.constexpr, PRECISION: tl.constexpr,
 ) -> None:
+    """With TMA, `k_ptr` and `v_ptr` are tensor descriptors [B, H_kv, N_kv, D] of blocks [1, 1, BLOCK_N, BLOCK_D].
+    EDGE: some tile of K is cut by a mask or by the end of the keys."""
     m = tl.num_programs(0) - 1 - tl.program_id(0)
     h = tl.program_id(1)
-    b = tl.program_id(2).to(tl.int64)
+    b = tl.program_id(2)
+    g = h // group
     shift = n_kv - n_q
     rows = m * BLOCK_M + tl.arange(0, BLOCK_M)
     dims = tl.arange(0, BLOCK_D)
-    q_at = q_ptr + b * stride_qb + h.to(tl.int64) * stride_qh + rows.to(tl.int64)[:, None] * stride_qn + dims[None, :]
+    keys = tl.arange(0, BLOCK_N)
+    b_wide, h_wide, g_wide, rows_wide = b.to(tl.int64), h.to(tl.int64), g.to(tl.int64), rows.to(tl.int64)
+    q_at = q_ptr + b_wide * stride_qb + h_wide * stride_qh + rows_wide[:, None] * stride_qn + dims[None, :]
     inside = (rows[:, None] < n_q) & (dims[None, :] < D)
     q = tl.load(q_at, mask=inside, other=0.0)
-    g = (h // group).to(tl.int64)
-    k_rows = k_ptr + b * stride_kb + g * stride_kh + dims[:, None]
-    v_rows = v_ptr + b * stride_vb + g * stride_vh + dims[None, :]
 
     first = 0
     lead = 0  # first tile that no row's window cuts
@@ -124,24 +84,43 @@ def _flash_forward(
     if WINDOW:
         first = tl.maximum(m * BLOCK_M + shift - window + 1, 0) // BLOCK_N
         lead = tl.cdiv(tl.maximum((m + 1) * BLOCK_M + shift - window, 0), BLOCK_N)
-        lead = tl.minimum(tl.maximum(lead, first), last)
-        full = tl.maximum(full, lead)
 
     acc = tl.zeros([BLOCK_M, BLOCK_D], dtype=tl.float32)
-    m_i = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)
+    m_i = tl.full([BLOCK_M], float("-inf"), dtype=tl.float32)  # in base 2, as all exponents
     l_i = tl.zeros([BLOCK_M], dtype=tl.float32)
-    if WINDOW:
-        acc, m_i, l_i = _attend(
-            acc, m_i, l_i, q, k_rows, v_rows, stride_kn, stride_vn, first, lead, rows, n_kv, shift, window, scale_log2,
-            D, BLOCK_N, BLOCK_D, True, CAUSAL, WINDOW, PRECISION)
-    acc, m_i, l_i = _attend(
-        acc, m_i, l_i, q, k_rows, v_rows, stride_kn, stride_vn, lead, full, rows, n_kv, shift, window, scale_log2,
-        D, BLOCK_N, BLOCK_D, False, CAUSAL, WINDOW, PRECISION)
-    acc, m_i, l_i = _attend(
-        acc, m_i, l_i, q, k_rows, v_rows, stride_kn, stride_vn, full, last, rows, n_kv, shift, window, scale_log2,
-        D, BLOCK_N, BLOCK_D, True, CAUSAL, WINDOW, PRECISION)
+    if not TMA:
+        k_tile = k_ptr + b_wide * stride_kb + g_wide * stride_kh
+        v_tile = v_ptr + b_wide * stride_vb + g_wide * stride_vh
+        k_in = keys[None, :] * stride_kn + dims[:, None]  # 32 bits: a tile is small
+        v_in = keys[:, None] * stride_vn + dims[None, :]
+    for j in range(first, last):
+        cols = j * BLOCK_N + keys
+        if TMA:
+            k = k_ptr.load([b, g, j * BLOCK_N, 0]).reshape(BLOCK_N, BLOCK_D).T
+            v = v_ptr.load([b, g, j * BLOCK_N, 0]).reshape(BLOCK_N, BLOCK_D)
+        else:
+            step = tl.cast(j, tl.int64) * BLOCK_N
+            k = tl.load(k_tile + step * stride_kn + k_in, mask=(cols[None, :] < n_kv) & (dims[:, None] < D), other=0.0)
+            v = tl.load(v_tile + step * stride_vn + v_in, mask=(cols[:, None] < n_kv) & (dims[None, :] < D), other=0.0)
+        s = tl.dot(q, k, input_precision=PRECISION)
+        if EDGE:  # noqa: SIM102  # known when it is compiled
+            if (j < lead) | (j >= full):
+                seen = cols[None, :] < n_kv
+                if CAUSAL:
+                    seen = seen & (cols[None, :] <= rows[:, None] + shift)
+                if WINDOW:
+                    seen = seen & (cols[None, :] > rows[:, None] + shift - window)
+                s = tl.where(seen, s, float("-inf"))
+        m_new = tl.maximum(m_i, tl.max(s, 1) * scale_log2)
+        base = tl.where(m_new == float("-inf"), 0.0, m_new) if EDGE else m_new  # a row that has seen no key yet
+        p = tl.math.exp2(s * scale_log2 - base[:, None])
+        alpha = tl.math.exp2(m_i - base)
+        l_i = l_i * alpha + tl.sum(p, 1)
+        acc = acc * alpha[:, None]
+        acc = tl.dot(p.to(v.dtype), v, acc, input_precision=PRECISION)
+        m_i = m_new
     acc = acc / tl.where(l_i == 0.0, 1.0, l_i)[:, None]
-    o_at = o_ptr + b * stride_ob + h.to(tl.int64) * stride_oh + rows.to(tl.int64)[:, None] * stride_on + dims[None, :]
+    o_at = o_ptr + b_wide * stride_ob + h_wide * stride_oh + rows_wide[:, None] * stride_on + dims[None, :]
     tl.store(o_at, acc.to(o_ptr.dtype.element_ty), mask=inside)
 
 
@@ -149,12 +128,15 @@ def _constants(workload: AttentionWorkload, config: Config) -> dict[str, Any]:
     return {
         "D": workload.head_dim, "BLOCK_M": config["block_m"], "BLOCK_N": config["block_n"],
         "BLOCK_D": block_d(workload.head_dim), "CAUSAL": workload.causal, "WINDOW": workload.window > 0,
+        "EDGE": workload.causal or workload.keys % config["block_n"] > 0, "TMA": config.params.get("wgmma", 0) > 0,
         "PRECISION": "ieee" if workload.dtype == "float32" else "tf32",
     }
 
 
 def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Callable[[], Tensors]:
     """The kernel on Q, K, V and O of any strides whose last dimension is contiguous.
+
+    K and V come by TMA where the configuration says so and their addresses allow it: multiples of 16 bytes.
 
     Raises:
         Refusal: Triton is missing.
@@ -164,10 +146,14 @@ def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Cal
     grid = (cdiv(workload.seq, config["block_m"]), workload.heads, workload.batch)
     strides = [step for x in (q, k, v, o) for step in x.stride()[:3]]
     numbers = (workload.seq, workload.keys, workload.window, workload.head_dim**-0.5 * LOG2E, workload.group)
-    options = _constants(workload, config) | {"num_warps": config["warps"], "num_stages": config["stages"]}
+    constants = _constants(workload, config)
+    constants["TMA"] = constants["TMA"] and describable(k) and describable(v)
+    block = [1, 1, config["block_n"], block_d(workload.head_dim)]
+    keys, values = (descriptor(x, block) if constants["TMA"] else x for x in (k, v))
+    options = constants | {"num_warps": config["warps"], "num_stages": config["stages"]}
 
     def run() -> Tensors:
-        _flash_forward[grid](q, k, v, o, *strides, *numbers, **options)
+        _flash_forward[grid](q, keys, values, o, *strides, *numbers, **options)
         return {"O": o}
 
     return run
@@ -177,6 +163,9 @@ def compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilati
     """The forward kernel with this workload's flags."""
     pointer = POINTER[workload.dtype]
     signature = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "o_ptr"), pointer)
+    if config.params.get("wgmma"):
+        block = [1, 1, config["block_n"], block_d(workload.head_dim)]
+        signature |= dict.fromkeys(("k_ptr", "v_ptr"), described(workload.dtype, block))
     signature |= {f"stride_{x}{dim}": "i32" for x in "qkvo" for dim in "bhn"}
     signature |= {"n_q": "i32", "n_kv": "i32", "window": "i32", "scale_log2": "fp32", "group": "i32"}
     return (Compilation(
@@ -193,7 +182,14 @@ def configure(workload: AttentionWorkload, device: Device) -> Config:
 
 def constraints(workload: AttentionWorkload, config: Config, device: Device) -> list[str]:
     """What cannot be launched: tiles that do not fit the SM."""
-    return tuned.too_large("flash", _sram_bytes(workload, config), device)
+    if device.kind == "cpu":
+        return []
+    reasons = []
+    limit = device.sram_bytes_per_block
+    if limit and (need := _sram_bytes(workload, config)) > limit:
+        reasons.append(f"flash's tiles need {need // 1024} KiB of SRAM and this device gives a block {limit // 1024} KiB: "
+                       "choose a smaller block_m, block_n or stages")
+    return reasons
 
 
 def _sram_bytes(workload: AttentionWorkload, config: Config) -> int:
@@ -202,19 +198,15 @@ def _sram_bytes(workload: AttentionWorkload, config: Config) -> int:
     return rows * block_d(workload.head_dim) * workload.itemsize
 
 
-def _ranges(workload: AttentionWorkload, config: Config) -> tuple[Expr, Expr, Expr, Expr]:
-    """(first, lead, full, last) as expressions of m: the tile ranges of the three loops."""
+def _ranges(workload: AttentionWorkload, config: Config) -> tuple[Expr, Expr]:
+    """(first, last) tile of K as expressions of m."""
     w, bm, bn = workload, config["block_m"], config["block_n"]
     shift, tiles = w.keys - w.seq, cdiv(w.keys, bn)
     if not w.causal:
-        return const(0), const(0), const(w.keys // bn), const(tiles)
+        return const(0), const(tiles)
     row = var("m") * bm
-    full = ((row + shift + 1) // bn).clip(0, w.keys // bn)
     last = ((row + bm + shift + bn - 1) // bn).clip(0, tiles)
-    if not w.window:
-        return const(0), const(0), full, last
-    first = ((row + shift - w.window + 1) // bn).clip(0, tiles)
-    return first, first, first, last
+    return ((row + shift - w.window + 1) // bn).clip(0, tiles) if w.window else const(0), last
 
 
 def _tile_range(workload: AttentionWorkload, config: Config) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -257,19 +249,14 @@ def _vector_flops(bm: int, bn: int, bd: int) -> int:
 
 def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
     """One launch, one program per block of rows, head and sequence; K and V tiles arrive ahead in a ring."""
-    w, bm, bn, bd = workload, config["block_m"], config["block_n"], block_d(workload.head_dim)
-    first, lead, full, last = _ranges(w, config)
+    w, bm, bd = workload, config["block_m"], block_d(workload.head_dim)
+    first, last = _ranges(w, config)
     compiled = config.resources.get("flash")
     body: list[TileOp | Loop] = [
         TileOp(kind="load", title="load Q", operand="Q", at=_rows("b", "h", bm), tile=(1, 1, bm, bd), writes=("Q",)),
         TileOp(kind="compute", title="m = -inf, l = 0, O = 0", fn="start", reads=("Q",), writes=("Q", "m", "l", "O")),
     ]
-    if w.window:
-        body.append(Loop(var="j", first=first, last=last, body=_tile_ops(w, config)))
-    else:
-        body.append(Loop(var="j", first=lead, last=full, body=_tile_ops(w, config)))
-        if w.causal or w.keys % bn:
-            body.append(Loop(var="j", first=full, last=last, body=_tile_ops(w, config)))
+    body.append(Loop(var="j", first=first, last=last, body=_tile_ops(w, config)))
     body += [
         TileOp(kind="compute", title="O = O / l", fn="finish", reads=("O", "l"), writes=("O",), vector_flops=bm * bd),
         TileOp(kind="store", title="store O", operand="O", at=_rows("b", "h", bm), tile=(1, 1, bm, bd), reads=("O",)),

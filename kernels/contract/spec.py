@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,7 +45,8 @@ class Compilation(Struct, frozen=True, kw_only=True):
     """One launch as the compiler sees it. `key` names the variant among the recorded resources; float16 and bfloat16
     share one, since they compile alike.
 
-    `kernel` is the jitted function, `signature` its argument types (`*bf16`, `i32`, ...), `constants` its constexprs.
+    `kernel` is the jitted function, `signature` its argument types (`*bf16`, `i32`, `tensordesc<...>`), `constants` its
+    constexprs.
     """
 
     launch: str
@@ -57,7 +59,8 @@ class Compilation(Struct, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         parts = [f"{name}={value}" for name, value in self.constants.items()]
-        widths = sorted({f"{t.strip('*bfp')}-bit" for t in self.signature.values() if t.startswith("*")})
+        elements = (re.match(r"(?:\*|tensordesc<)[a-z]+(\d+)", t) for t in self.signature.values())
+        widths = sorted({f"{found[1]}-bit" for found in elements if found})
         return " ".join([self.launch, *widths, *parts, f"warps={self.warps}", f"stages={self.stages}"])
 
 

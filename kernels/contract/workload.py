@@ -12,8 +12,8 @@ DType = Literal["float16", "bfloat16", "float32"]
 Pass = Literal["forward", "backward"]
 
 
-def _meta(title: str, lo: int, hi: int, steps: tuple[int, ...], unit: str = "", help: str = "") -> Meta:
-    return Meta(ge=lo, le=hi, title=title, description=help, extra={"steps": steps, "unit": unit})
+def _meta(title: str, lo: int, hi: int, steps: tuple[int, ...], unit: str = "", help: str = "", zero: str = "") -> Meta:
+    return Meta(ge=lo, le=hi, title=title, description=help, extra={"steps": steps, "unit": unit, "zero": zero})
 
 
 class AttentionWorkload(Struct, frozen=True, kw_only=True, tag="attention", rename={"pass_": "pass"}):
@@ -30,7 +30,7 @@ class AttentionWorkload(Struct, frozen=True, kw_only=True, tag="attention", rena
     seq: Annotated[int, _meta("Sequence", 1, 1 << 20, (128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536),
                               "tokens", "queries in each sequence")] = 4096
     seq_kv: Annotated[int, _meta("KV length", 0, 1 << 20, (0, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536),
-                                 "tokens", "keys and values; 0: as many as queries")] = 0
+                                 "tokens", "keys and values; 0: as many as queries", zero="same")] = 0
     heads: Annotated[int, _meta("Query heads", 1, 1024, (1, 2, 4, 8, 12, 16, 20, 24, 25, 32, 40, 48, 64, 96, 128))] = 16
     kv_heads: Annotated[int, _meta("KV heads", 1, 1024, (1, 2, 4, 8, 12, 16, 20, 24, 25, 32, 40, 48, 64, 96, 128),
                                    help="as many as query heads: MHA; fewer: GQA; one: MQA")] = 16
@@ -38,7 +38,7 @@ class AttentionWorkload(Struct, frozen=True, kw_only=True, tag="attention", rena
     dtype: Annotated[DType, Meta(title="Data type")] = "bfloat16"
     causal: Annotated[bool, Meta(title="Causal", description="a query sees no later key")] = True
     window: Annotated[int, _meta("Window", 0, 1 << 20, (0, 128, 256, 512, 1024, 2048, 4096, 8192), "tokens",
-                                 "keys that a query sees, itself included; 0: all")] = 0
+                                 "keys that a query sees, itself included; 0: all", zero="all")] = 0
     pass_: Annotated[Pass, Meta(title="Pass", description="backward excludes the forward pass")] = "forward"
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ Workload = AttentionWorkload  # a union, as families join
 
 
 class Field(Struct, frozen=True, kw_only=True):
-    """One field of a workload as a form shows it. `name` is the wire's and the command line's."""
+    """One field of a workload as a form shows it. `name` is the wire's and the command line's; `zero` is what 0 means."""
 
     name: str
     title: str
@@ -116,6 +116,7 @@ class Field(Struct, frozen=True, kw_only=True):
     lo: int | None = None
     hi: int | None = None
     steps: tuple[int, ...] = ()
+    zero: str = ""
     choices: tuple[str, ...] = ()
 
 
@@ -137,5 +138,5 @@ def _field(name: str, hint: Any, default: Any) -> Field:
     return Field(
         name=name, title=meta.title, default=default, help=meta.description or "", lo=meta.ge, hi=meta.le,
         kind="choice" if choices else "bool" if base is bool else "int",
-        unit=extra.get("unit", ""), steps=extra.get("steps", ()), choices=choices,
+        unit=extra.get("unit", ""), steps=extra.get("steps", ()), zero=extra.get("zero", ""), choices=choices,
     )

@@ -6,6 +6,7 @@ row, written by `python -m kernels.tuned`; the compile law (tests/kernels/test_c
 
 from __future__ import annotations
 
+import math
 import tomllib
 from functools import cache
 from importlib.resources import files
@@ -33,6 +34,9 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     block_n: int
     warps: int = 4
     stages: int = 1
+    keys: int = 0                # for that many keys at most; 0: for any number
+    causal: bool | None = None   # for masks of that kind; None: for both
+    more: dict[str, int] = {}    # parameters of this kernel alone
 
 
 class Tuned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,10 +83,8 @@ def table_for(device: Device) -> str:
 
 
 def nearest(kernel: str, workload: AttentionWorkload, device: Device) -> Config:
-    """The row with the element size and the smallest head dim that holds the workload's."""
-    table = table_for(device)
-    config = choose(tables()[table].kernels[kernel], workload)
-    return replace(config, params=config.params | {"wgmma": int(table == "sm_90" and workload.itemsize == 2)})
+    """The row with the element size, the smallest head dim and the fewest keys that hold the workload's."""
+    return choose(table_for(device), kernel, workload)
 
 
 def ring_depth(config: Config) -> int:
@@ -93,11 +95,16 @@ def ring_depth(config: Config) -> int:
     return config["stages"] if config.params.get("wgmma") else max(1, config["stages"] - 1)
 
 
-def choose(rows: tuple[Row, ...], workload: AttentionWorkload) -> Config:
-    """The configuration of the row that serves a workload."""
-    fitting = [r for r in rows if r.itemsize == workload.itemsize and r.head_dim >= workload.head_dim]
-    row = min(fitting, key=lambda r: r.head_dim)
-    return Config(params={"block_m": row.block_m, "block_n": row.block_n, "warps": row.warps, "stages": row.stages})
+def choose(table: str, kernel: str, workload: AttentionWorkload) -> Config:
+    """The configuration of the row of a table that serves a workload. `wgmma`: Hopper's asynchronous products, and TMA."""
+    fitting = [r for r in tables()[table].kernels[kernel] if r.itemsize == workload.itemsize
+               and r.head_dim >= workload.head_dim and (r.keys or workload.keys) >= workload.keys
+               and r.causal in (None, workload.causal)]
+    row = min(fitting, key=lambda r: (r.head_dim, r.keys or math.inf))
+    return Config(params={
+        "block_m": row.block_m, "block_n": row.block_n, "warps": row.warps, "stages": row.stages,
+        "wgmma": int(table == "sm_90" and workload.itemsize == 2),
+    } | row.more)
 
 
 def too_large(title: str, need: int, device: Device) -> list[str]:

@@ -1,9 +1,12 @@
-"""`python -m kernels.tuned`: compiles every row of every table without a GPU and records what the compiler reports."""
+"""`python -m kernels.tuned [KERNEL ...]`: compiles the rows of every table without a GPU, records what the compiler reports.
+
+With names, only those kernels are compiled anew; what is recorded of the others by the same Triton stays.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from itertools import product
 from pathlib import Path
 
@@ -13,38 +16,47 @@ from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload, Compilation, Resources
 from kernels.contract.workload import DType
 from kernels.jit import compile_for, triton
-from kernels.tuned import CPU, Recorded, Tuned, choose, tables
+from kernels.tuned import CPU, Recorded, choose, recorded, tables
 
 HEAD_DIMS = (32, 64, 96, 128, 192, 256)
-ROW_LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192, 16384)  # keys: variants of kernels that hold whole rows
+ROW_LENGTHS = (128, 256, 512, 1000, 1024, 2048, 4096, 8192, 16384)  # keys: of whole rows, tables and ragged ends
 
 
-def variants(tuned: Tuned) -> Iterator[Compilation]:
-    """Every compilation that a table stands for, each once: head dims, full, causal and windowed, all row lengths."""
+def variants(table: str, kernels: Container[str] | None = None) -> Iterator[Compilation]:
+    """Every compilation that a table (or some kernels of it) stands for, each once: head dims, masks, row lengths."""
     seen: set[str] = set()
+    chosen = [kernel for kernel in tables()[table].kernels if kernels is None or kernel in kernels]
     dtypes: tuple[DType, ...] = ("bfloat16", "float32")
     masks: tuple[dict[str, int], ...] = ({"causal": False}, {"causal": True}, {"causal": True, "window": 256})
-    for (kernel, rows), dtype, head_dim, keys, mask in product(tuned.kernels.items(), dtypes, HEAD_DIMS, ROW_LENGTHS, masks):
+    for kernel, dtype, head_dim, keys, mask in product(chosen, dtypes, HEAD_DIMS, ROW_LENGTHS, masks):
         shape = AttentionWorkload(head_dim=head_dim, dtype=dtype, seq=keys, **mask)  # type: ignore[arg-type]
-        for compilation in catalog()[kernel].compilations(shape, choose(rows, shape)):
+        if dtype not in catalog()[kernel].info.dtypes:
+            continue
+        for compilation in catalog()[kernel].compilations(shape, choose(table, kernel, shape)):
             if compilation.key not in seen:
                 seen.add(compilation.key)
                 yield compilation
 
 
-def main() -> None:
+def main(*kernels: str) -> None:
     """Writes sm_*.resources.json beside the tables."""
     for name, tuned in sorted(tables().items()):
         if name == CPU:
             continue
+        before = recorded(name)
+        anew = {c.key for c in variants(name, kernels or None)}
         found: dict[str, Resources] = {}
-        for compilation in variants(tuned):
-            found[compilation.key], _ = compile_for(compilation, tuned.covers[0])
-            sys.stdout.write(f"{name} {compilation.key}: {found[compilation.key]}\n")
+        for compilation in variants(name):
+            key = compilation.key
+            if key in before.resources and key not in anew and before.triton == triton.__version__:
+                found[key] = before.resources[key]
+                continue
+            found[key], _ = compile_for(compilation, tuned.covers[0])
+            sys.stdout.write(f"{name} {key}: {found[key]}\n")
             sys.stdout.flush()
         text = msgspec.json.format(msgspec.json.encode(Recorded(triton.__version__, dict(sorted(found.items())))), indent=1)
         (Path(__file__).parent / f"{name}.resources.json").write_bytes(text + b"\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

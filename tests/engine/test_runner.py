@@ -16,7 +16,8 @@ from engine import buffers, checking, machine, memory
 from engine.orders import Job, Order, Replaced, Task
 from engine.protocol import Event, Phase
 from kernels.attention import reference
-from kernels.contract import AttentionWorkload, Device, Operand
+from kernels.catalog import catalog
+from kernels.contract import AttentionWorkload, Config, Device, Operand
 from tests.engine.fakes import CPU, SMALL, fake
 
 
@@ -108,6 +109,31 @@ def test_an_output_that_was_not_written_fails_with_a_finite_number() -> None:
     assert verdict.max_error == sys.float_info.max
 
 
+def nothing() -> None:
+    """What may end a launch, and does not."""
+
+
+def test_a_newer_order_ends_a_launch_of_the_host_between_two_programs() -> None:
+    spec = catalog()["flash"]
+    left = [2]
+
+    def look() -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise Replaced
+
+    inputs = reference.inputs(SMALL, "cpu", torch.Generator().manual_seed(1))
+    output = torch.full((SMALL.batch, SMALL.heads, SMALL.seq, SMALL.head_dim), torch.nan)
+    config = Config(params={"block_m": 16, "block_n": 16, "warps": 4, "stages": 1})
+    run = machine.HostMachine(look).bind(spec, SMALL, config, {**inputs, "O": output})
+    with pytest.raises(Replaced):
+        run()
+    assert output.isnan().any()
+    assert not output.isnan().all()
+    run()
+    assert not output.isnan().any()
+
+
 def test_the_hosts_clock_counts_enough_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0]
     monkeypatch.setattr(time, "perf_counter_ns", lambda: now[0])
@@ -116,13 +142,13 @@ def test_the_hosts_clock_counts_enough_launches(monkeypatch: pytest.MonkeyPatch)
         now[0] += 50_000
         return {}
 
-    timings = machine.HostTimer(launch).burst()
+    timings = list(machine.HostTimer(launch, 80_000).burst())
     assert {t.launches for t in timings} == {machine.SAMPLE_NS // 50_000}
     assert {t.time_ns for t in timings} == {50_000.0}
     assert sum(t.launches * t.time_ns for t in timings) >= machine.BURST_NS
 
 
-def test_a_launch_longer_than_a_burst_is_one_sample_from_the_warm_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launch_longer_than_a_burst_is_one_sample_from_the_checked_one_on(monkeypatch: pytest.MonkeyPatch) -> None:
     now, launches = [0], [0]
     monkeypatch.setattr(time, "perf_counter_ns", lambda: now[0])
 
@@ -131,9 +157,9 @@ def test_a_launch_longer_than_a_burst_is_one_sample_from_the_warm_up_on(monkeypa
         launches[0] += 1
         return {}
 
-    timer = machine.HostTimer(launch)
-    for burst in (1, 2, 3):
-        assert timer.burst() == [machine.Timing(1, 3.0 * machine.BURST_NS)]
+    timer = machine.HostTimer(launch, 3 * machine.BURST_NS)
+    for burst in (0, 1, 2):
+        assert list(timer.burst()) == [machine.Timing(1, 3.0 * machine.BURST_NS)]
         assert launches[0] == burst
 
 
@@ -151,7 +177,7 @@ def test_a_task_knows_when_it_is_replaced() -> None:
 
 
 def test_the_host_refines_nothing_and_a_missing_gpu_is_named() -> None:
-    assert machine.open_machine(CPU).refine(CPU) == CPU
+    assert machine.open_machine(CPU, nothing).refine(CPU) == CPU
     if not torch.cuda.is_available():
         with pytest.raises(machine.Unusable, match="cannot use cuda:0"):
-            machine.open_machine(Device(id="cuda:0", kind="cuda", name=""))
+            machine.open_machine(Device(id="cuda:0", kind="cuda", name=""), nothing)

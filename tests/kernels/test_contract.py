@@ -59,7 +59,7 @@ def compute(fn: str, reads: tuple[str, ...], writes: tuple[str, ...], **args: An
 
 def execute(schedule: Schedule, tensors: dict[str, T]) -> None:
     for launch in schedule.launches:
-        _Run(schedule, launch, tensors)()
+        _Run(schedule, launch, tensors, lambda: None)()
 
 
 def round_trip(schedule: Schedule) -> Schedule:
