@@ -418,7 +418,7 @@ def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Cal
     """
     require_gluon()
     if not tensors["Q"].is_cuda:
-        raise Refusal("flash_hopper runs on a GPU of compute capability 9.0 and these tensors are not on one: choose flash")
+        raise Refusal("flash for Hopper runs on a GPU of compute capability 9.0 and these tensors are not on one: choose flash")
     w = workload
     q, o = (_descriptor(name, tensors[name], CONSUMER_ROWS, w) for name in "QO")
     k, v = (_descriptor(name, tensors[name], config["block_n"], w) for name in "KV")
@@ -484,12 +484,12 @@ def constraints(workload: AttentionWorkload, config: Config, device: Device) -> 
         return []
     if device.capability != (9, 0):
         has = "an unknown one" if device.capability is None else "{}.{}".format(*device.capability)
-        return [f"flash_hopper uses instructions of compute capability 9.0 alone and this device has {has}: choose flash"]
+        return [f"flash for Hopper uses instructions of compute capability 9.0 alone and this device has {has}: choose flash"]
     reasons = []
     if workload.itemsize != 2:
-        reasons.append(f"flash_hopper multiplies 16-bit elements, not {workload.dtype}: choose flash, or another dtype")
+        reasons.append(f"flash for Hopper multiplies 16-bit elements, not {workload.dtype}: choose flash, or another dtype")
     elif (need := _sram_bytes(workload, config)) > (limit := device.sram_bytes_per_block or SRAM_BYTES):
-        reasons.append(f"flash_hopper's tiles need {cdiv(need, 1024)} KiB of SRAM and this device gives a block "
+        reasons.append(f"flash for Hopper's tiles need {cdiv(need, 1024)} KiB of SRAM and this device gives a block "
                        f"{limit // 1024} KiB: choose a smaller block_m, block_n or stages")
     return reasons
 
