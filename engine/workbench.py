@@ -206,9 +206,8 @@ class Workbench:
     def _report_memory(self, task: Task) -> None:
         named, squares = self._pool.bytes, 0
         for contender in self._contenders:
-            scratch = {o.name for o in contender.spec.operands(task.job.workload) if o.role == "scratch"}
             for name, tensor in contender.tensors.items():
-                if name in scratch:
+                if name in ("S", "P"):
                     squares += tensor.nbytes
                 else:
                     named += tensor.nbytes

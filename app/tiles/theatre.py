@@ -15,6 +15,7 @@ from app.tiles.ledger import Unit
 from app.tiles.playback import DEFAULT_SPEED, TOGETHER, Playback
 from app.tiles.scene import Scene
 from app.tiles.step_info import StepInfo, describe
+from app.tiles.track import MOST_STEPS, longest_program
 from app.tiles.transport import Transport, wave_text
 from app.tiles.view import View, view_of
 from engine.protocol import KernelPlan
@@ -60,7 +61,8 @@ class Theatre(QWidget):
         if shown == self._shown:
             return
         self._shown, self._device = shown, device
-        drawn = [plan for plan in plans if plan.schedule is not None][:SCENES]
+        steps = {plan.kernel: longest_program(plan.schedule) for plan in plans if plan.schedule is not None}
+        drawn = [plan for plan in plans if 0 < steps.get(plan.kernel, 0) <= MOST_STEPS][:SCENES]
         before = self._playback
         self._playback = Playback(drawn, device) if drawn else None
         if self._playback is not None:
@@ -74,7 +76,7 @@ class Theatre(QWidget):
             for scene in self.scenes:
                 scene.set_unit(unit)
         self._chosen = min(self._chosen, max(len(drawn) - 1, 0))
-        self.note.setText(_note(plans, drawn, titles or {}))
+        self.note.setText(_note(plans, drawn, titles or {}, steps))
         self._show_what_is_there(drawn)
         self._refresh()
 
@@ -288,13 +290,16 @@ class Theatre(QWidget):
         self.transport.show_playing(playback.playing)
 
 
-def _note(plans: list[KernelPlan], drawn: list[KernelPlan], titles: Mapping[str, str]) -> str:
-    """Which kernels are not drawn, and why."""
-    opaque = [titles.get(plan.kernel, plan.kernel) for plan in plans if plan.schedule is None]
-    more = [titles.get(plan.kernel, plan.kernel) for plan in plans if plan.schedule is not None and plan not in drawn]
+def _note(plans: list[KernelPlan], drawn: list[KernelPlan], titles: Mapping[str, str], steps: Mapping[str, int]) -> str:
+    """Which kernels are not drawn, and why. `steps`: of the longest program of each that has a schedule."""
+    named = {plan.kernel: titles.get(plan.kernel, plan.kernel) for plan in plans if plan not in drawn}
+    opaque = [name for kernel, name in named.items() if kernel not in steps]
+    endless = [kernel for kernel in named if steps.get(kernel, 0) > MOST_STEPS]
+    more = [name for kernel, name in named.items() if kernel in steps and kernel not in endless]
     said = []
     if opaque:
         said.append(f"{', '.join(opaque)}: opaque, no schedule is known and no tiles are drawn.")
+    said += [f"{named[kernel]}: a program takes {fmt.count(steps[kernel])} steps, too many to play." for kernel in endless]
     if more:
         said.append(f"{', '.join(more)}: not drawn, the stage holds two kernels.")
     return " ".join(said)

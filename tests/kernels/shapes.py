@@ -45,10 +45,10 @@ def name(workload: AttentionWorkload) -> str:
 def tensors_for(spec: KernelSpec, workload: AttentionWorkload, device: str = "cpu") -> dict[str, torch.Tensor]:
     """Random inputs; outputs and scratch full of NaN, so that what is not written shows."""
     tensors = spec.inputs(workload, device, torch.Generator(device).manual_seed(workload.seq))
+    dtypes = {workload.itemsize: getattr(torch, workload.dtype), 4: torch.float32}
     for operand in spec.operands(workload):
         if operand.role != "input":
-            tensors[operand.name] = torch.full(
-                operand.shape, float("nan"), dtype=getattr(torch, workload.dtype), device=device)
+            tensors[operand.name] = torch.full(operand.shape, float("nan"), dtype=dtypes[operand.itemsize], device=device)
     return tensors
 
 
