@@ -23,6 +23,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.command(help=__doc__)
 @click.option("--lab", default="attention", metavar="ID", help="Which lab.")
 @click.option("--device", metavar="ID", help="cuda:0, cpu, ... Left out: the first GPU, else the CPU.")
+@click.option("--kernel", metavar="ID[,ID...]", help="Which kernels are ticked. Left out: as last time, else the usual.")
 @click.option("--connect", "url", default="local:", metavar="URL", help="local:, stdio: or replay:FILE.")
 @click.option("--open", "opened", type=FILE, help="A picture that Tilescope saved: restores what it shows.")
 @click.option("--record", type=FILE, help="An event log to write, for --connect replay:FILE.")
@@ -34,10 +35,10 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--json", "as_json", is_flag=True, help="The bench's figures as JSON.")
 @workload_options
 def main(
-    lab: str, device: str | None, url: str, opened: Path | None, record: Path | None, theme: str | None,
+    lab: str, device: str | None, kernel: str | None, url: str, opened: Path | None, record: Path | None, theme: str | None,
     screenshot: Path | None, seconds: float, size: str | None, bench: str | None, as_json: bool, **options: Any,
 ) -> int:
-    asked = _asked(lab, device, options)
+    asked = _asked(lab, device, kernel, options)
     _check(url, opened, seconds, asked)
     width, height = _size(size or "1440x900")
     if not has_display():
@@ -66,13 +67,14 @@ def main(
     )
 
 
-def _asked(lab: str, device: str | None, options: dict[str, Any]) -> dict[str, Any]:
+def _asked(lab: str, device: str | None, kernel: str | None, options: dict[str, Any]) -> dict[str, Any]:
     """What of the first choice the command line decides. Raises: BadInput."""
     if lab not in names():
         raise BadInput(f"there is no lab {lab!r}: choose {', '.join(names())}")
     given = {name: value for name, value in options.items() if value not in (None, ())}
     workload_from(given)
-    return ({"device": device} if device else {}) | ({"options": given} if given else {})
+    kernels = tuple(name.strip() for name in kernel.split(",")) if kernel is not None else ()
+    return {name: value for name, value in (("device", device), ("kernels", kernels), ("options", given)) if value}
 
 
 def _check(url: str, opened: Path | None, seconds: float, asked: dict[str, Any]) -> None:
@@ -80,9 +82,9 @@ def _check(url: str, opened: Path | None, seconds: float, asked: dict[str, Any])
     if not 0.1 <= seconds <= MOST_S:
         raise BadInput(f"--seconds {seconds:g} is out of range: choose from 0.1 to {MOST_S:g}")
     if url.startswith("replay:") and (asked or opened):
-        raise BadInput("a replay shows what was recorded: leave out --open, --device and the options of a workload")
-    if opened and "options" in asked:
-        raise BadInput("--open restores a workload: leave out the options of one")
+        raise BadInput("a replay shows what was recorded: leave out --open, --device, --kernel and a workload's options")
+    if opened and ("options" in asked or "kernels" in asked):
+        raise BadInput("--open restores a workload and its kernels: leave out --kernel and a workload's options")
 
 
 def _check_picture(path: Path) -> None:

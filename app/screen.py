@@ -22,7 +22,7 @@ def has_display() -> bool:
 
 def use_offscreen() -> None:
     """Has Qt draw into memory, on a screen larger than its own of 800 by 800. Before the application is made."""
-    if os.environ.get(PLATFORM, "offscreen") != "offscreen":
+    if (os.environ.get(PLATFORM) or "offscreen") != "offscreen":
         return
     screen = {"name": "offscreen", "x": 0, "y": 0, "width": WIDTH, "height": HEIGHT, "dpr": 1,
               "logicalDpi": 96, "logicalBaseDpi": 96}

@@ -338,7 +338,7 @@ class Window(QMainWindow):
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
         self._keep()
         self.hide()
-        self.frames.stop()
+        self.frames.end()
         self.run.history.stack.blockSignals(True)  # it has no more to say, and speaks when it is deleted
         if application := QApplication.instance():
             application.removeEventFilter(self)

@@ -322,7 +322,8 @@ def _tile_ops(workload: AttentionWorkload, config: Config) -> tuple[TileOp, ...]
 KERNELS = (
     KernelSpec(
         info=KernelInfo(
-            id="flash", title="flash", summary="FlashAttention-2's order: S and P stay on the SM", family="attention",
+            id="flash", title="flash", place=3,
+            summary="FlashAttention-2's order: S and P stay on the SM", family="attention",
             role="ours", source="Dao 2023, FlashAttention-2",
             params=tuned.PARAMS,
         ),

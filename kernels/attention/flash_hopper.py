@@ -629,7 +629,8 @@ def _tile_ops(workload: AttentionWorkload, config: Config) -> tuple[TileOp, ...]
 KERNELS = (
     KernelSpec(
         info=KernelInfo(
-            id="flash_hopper", title="flash for Hopper", family="attention", role="ours", dtypes=("float16", "bfloat16"),
+            id="flash_hopper", title="flash for Hopper", place=4,
+            family="attention", role="ours", dtypes=("float16", "bfloat16"),
             summary="a warp that fetches, warpgroups that multiply in turns, softmax beside the matrix units",
             source="Shah et al. 2024, FlashAttention-3",
             params=(

@@ -320,7 +320,8 @@ def _tile_ops(workload: AttentionWorkload, config: Config) -> tuple[TileOp, ...]
 KERNELS = (
     KernelSpec(
         info=KernelInfo(
-            id="flash_v1", title="flash v1", summary="FlashAttention-1's order: K and V outside, O, m and l rewritten in HBM",
+            id="flash_v1", title="flash v1", place=2,
+            summary="FlashAttention-1's order: K and V outside, O, m and l rewritten in HBM",
             family="attention", role="ours", source="Dao et al. 2022, FlashAttention, algorithm 1",
             params=tuple(param for param in tuned.PARAMS if param.name != "stages"),
         ),

@@ -81,7 +81,8 @@ def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
 KERNELS = (
     KernelSpec(
         info=KernelInfo(
-            id="fused_softmax", title="fused softmax", summary="scale, mask and softmax in one kernel: S and P go through HBM",
+            id="fused_softmax", title="fused softmax", place=1,
+            summary="scale, mask and softmax in one kernel: S and P go through HBM",
             family="attention", role="ours", source="Dao 2022, FlashAttention, section 2.2", params=tuned.PARAMS,
         ),
         operands=products.operands, inputs=reference.inputs, reference=reference.reference, launch=launch,

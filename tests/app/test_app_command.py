@@ -134,7 +134,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["--lab", "kitchen"], "there is no lab 'kitchen': choose attention"),
         (["--theme", "pink"], "Invalid value for '--theme': 'pink' is not one of 'dark', 'light'."),
-        (["--kernel", "flash"], "No such option"),
+        (["--kernels", "flash"], "No such option"),
         (["--bench", "speed"], "Invalid value for '--bench'"),
         (["--batch", "-1"], "batch -1 is out of range: choose from 1 to 4096"),
         (["--seq", "99999999"], "seq 99999999 is out of range"),
@@ -154,7 +154,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--open", "gone.png"], "gone.png cannot be restored (No such file or directory)"),
         (["--open", "torn.png"], "torn.png cannot be restored (the picture is damaged)"),
         (["--open", "folder"], "Invalid value for '--open'"),
-        (["--open", "torn.png", "--seq", "128"], "--open restores a workload: leave out the options of one"),
+        (["--open", "torn.png", "--seq", "128"], "--open restores a workload and its kernels: leave out"),
         (["--connect", "replay:x", "--device", "cpu"], "a replay shows what was recorded"),
     ],
 )
