@@ -134,7 +134,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         (["--lab", "kitchen"], "there is no lab 'kitchen': choose attention"),
         (["--theme", "pink"], "Invalid value for '--theme': 'pink' is not one of 'dark', 'light'."),
-        (["--kernels", "flash"], "No such option"),
+        (["--colour", "red"], "No such option"),
         (["--bench", "speed"], "Invalid value for '--bench'"),
         (["--batch", "-1"], "batch -1 is out of range: choose from 1 to 4096"),
         (["--seq", "99999999"], "seq 99999999 is out of range"),
