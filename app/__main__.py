@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from app.bench import BENCHES, report
 from app.labs import names
-from app.screen import has_display, use_offscreen
+from app.screen import cannot_show, has_display, use_offscreen
 from engine.options import BadInput, run_command, workload_from, workload_options
 
 SECONDS, MOST_S = 8.0, 3600.0
@@ -41,9 +41,11 @@ def main(
     asked = _asked(lab, device, kernel, options)
     _check(url, opened, seconds, asked)
     width, height = _size(size or "1440x900")
-    if not has_display():
+    if screenshot is not None or not has_display():
         use_offscreen()
         screenshot = screenshot or PICTURE
+    elif why := cannot_show():
+        raise BadInput(why)
     if screenshot is not None:
         _check_picture(screenshot)
     _check_qt()
@@ -98,8 +100,8 @@ def _check_picture(path: Path) -> None:
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
     numbers = width.isascii() and height.isascii() and width.isdecimal() and height.isdecimal()
-    if not (numbers and len(text) < 12 and 900 <= int(width) <= 7680 and 600 <= int(height) <= 4320):
-        raise BadInput(f"--size {text!r} is not WxH from 900x600 to 7680x4320: write for example --size 1440x900")
+    if not (numbers and len(text) < 12 and 1024 <= int(width) <= 7680 and 680 <= int(height) <= 4320):
+        raise BadInput(f"--size {text!r} is not WxH from 1024x680 to 7680x4320: write for example --size 1440x900")
     return int(width), int(height)
 
 

@@ -112,8 +112,9 @@ class Controls(QWidget):
             button.setChecked(kind == choice.workload.sharing)
         shape = (heads, values["kv_heads"], values["head_dim"])
         presets = [self.presets.itemData(i) for i in range(self.presets.count())]
-        self.presets.setCurrentIndex(
-            next((i for i, p in enumerate(presets) if p and (p.heads, p.kv_heads, p.head_dim) == shape), 0))
+        same = [i for i, p in enumerate(presets) if p and (p.heads, p.kv_heads, p.head_dim) == shape]
+        if self.presets.currentIndex() not in same:  # two models may have one shape
+            self.presets.setCurrentIndex(same[0] if same else 0)
         if self._hello:
             self.parameters.show_for([info for info in self._hello.kernels if info.id in choice.kernels], choice.params)
 
@@ -123,7 +124,7 @@ class Controls(QWidget):
         self.run.setText("Stop" if running else "Run")
         if snapshot.peak_memory_bytes is not None and snapshot.memory_bytes:
             needed, whole = fmt.bytes_iec(snapshot.peak_memory_bytes), fmt.bytes_iec(snapshot.memory_bytes)
-            self.peak.setText(f"predicted peak {needed} of {whole}")
+            self.peak.setText(f"predicted peak {needed} of {whole} free")
         if snapshot.hues is not self._hues:
             self._hues = snapshot.hues
             self._show_swatches()

@@ -257,6 +257,7 @@ class Scene(QWidget):
 def _counted(view: View) -> str:
     """What the counters count."""
     small = "cores and cache" if view.device.kind == "cpu" else "SMs and L2"
-    return (f"{view.device.memory_name}: each launch's distinct elements, read once and written once.\n"
+    return (f"{view.device.memory_name}: each launch's distinct elements, read once and written once; so far: their share by\n"
+            f"the tiles moved so far, for which of them the L2 still held is not known.\n"
             f"tiles: every tile loaded and stored, what crosses between {small}.\n"
             f"Programs of a wave are taken to be as far as the followed one.")

@@ -122,7 +122,7 @@ def test_any_options_give_a_valid_workload_or_one_sentence(arguments: list[str])
 @pytest.mark.parametrize(
     ("device", "expected"),
     [
-        (CPU, {"batch": 1, "heads": 8, "seq": 1024, "head_dim": 64, "dtype": "float32"}),
+        (CPU, {"batch": 1, "heads": 4, "seq": 1024, "head_dim": 64, "dtype": "float32"}),
         (Device(id="cuda:0", kind="cuda", name="H200", capability=(9, 0), memory_bytes=140 << 30),
          {"batch": 4, "heads": 16, "seq": 4096, "head_dim": 128, "dtype": "bfloat16"}),
         (Device(id="cuda:0", kind="cuda", name="T4", capability=(7, 5), memory_bytes=15 << 30),
