@@ -102,7 +102,7 @@ def accumulate_pv(o: T, p: T, v: T) -> T:
 
 
 def start_o() -> T:
-    """O = 0 before the first product: [1, 1, 1], to be broadcast."""
+    """O = 0, or another sum, before the first product: [1, 1, 1], to be broadcast."""
     import torch
 
     return torch.zeros(1, 1, 1)
@@ -123,9 +123,9 @@ def base_of(lse: T) -> T:
     return (lse * math.log2(math.e)).masked_fill(lse == -float("inf"), float("inf"))
 
 
-def row_products(o: T, do: T) -> tuple[T, T]:
-    """delta = rowsum(dO O) in float32, and zeros of O's shape, where a sum begins."""
-    return (o.float() * do.float()).sum(-1), o.new_zeros(o.shape, dtype=_float32())
+def row_products(o: T, do: T) -> T:
+    """delta = rowsum(dO O) in float32."""
+    return (o.float() * do.float()).sum(-1)
 
 
 def start_gradients(k: T, v: T) -> tuple[T, T, T, T]:

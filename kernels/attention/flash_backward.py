@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     Tensors = dict[str, torch.Tensor]
 
 LOG2E = math.log2(math.e)
-ROW_WARPS = 4     # of the launches that walk over rows alone
+ROW_WARPS = 4     # of the launches before and after the walk, whose programs take rows of so many elements in all
+ROW_ELEMENTS = 2048
 ALIGNED_ROWS = 4  # float32 numbers in the 16 bytes of which TMA's strides are multiples
 
 
@@ -183,7 +184,7 @@ def _dq(
 def _constants(workload: AttentionWorkload, config: Config) -> dict[str, dict[str, Any]]:
     """Constexprs by launch."""
     w = workload
-    row_wise = {"D": w.head_dim, "BLOCK_M": config["block_m"], "BLOCK_D": _block_d(w)}
+    row_wise = {"D": w.head_dim, "BLOCK_M": _row_block(w), "BLOCK_D": _block_d(w)}
     walk = {
         "D": w.head_dim, "BLOCK_M": config["block_m"], "BLOCK_N": config["block_n"], "BLOCK_D": _block_d(w),
         "CAUSAL": w.causal, "WINDOW": w.window > 0, "EDGE": w.causal or w.keys % config["block_n"] > 0,
@@ -194,6 +195,11 @@ def _constants(workload: AttentionWorkload, config: Config) -> dict[str, dict[st
 
 def _block_d(workload: AttentionWorkload) -> int:
     return max(16, next_power_of_2(workload.head_dim))
+
+
+def _row_block(workload: AttentionWorkload) -> int:
+    """Rows of a program of the first and the last launch."""
+    return ROW_ELEMENTS // _block_d(workload)
 
 
 def operands(workload: AttentionWorkload) -> tuple[Operand, ...]:
@@ -242,7 +248,7 @@ def launch(
     tiles = [x for x, _ in given]
     strides = [step for x in (q, k, v, do, dk, dv) for step in x.stride()[:3]]
     numbers = (w.seq, w.keys, n_row, w.window, w.head_dim**-0.5, w.head_dim**-0.5 * LOG2E, w.heads, w.group)
-    blocks, keys = (cdiv(w.seq, bm), w.heads, w.batch), (cdiv(w.keys, bn), w.kv_heads, w.batch)
+    blocks, keys = (cdiv(w.seq, _row_block(w)), w.heads, w.batch), (cdiv(w.keys, bn), w.kv_heads, w.batch)
     options, row_wise = {"num_warps": config["warps"], "num_stages": config["stages"]}, {"num_warps": ROW_WARPS}
 
     def run() -> Tensors:
@@ -321,7 +327,8 @@ def cost(workload: AttentionWorkload, config: Config) -> Cost:
     """Closed form over the blocks of keys: tiles of queries visited, and the rows they span."""
     w, bm, bn, bd = workload, config["block_m"], config["block_n"], _block_d(workload)
     first, last = _tile_range(w, config)
-    heads, key_heads, blocks = w.batch * w.heads, w.batch * w.kv_heads, cdiv(w.seq, bm)
+    heads, key_heads = w.batch * w.heads, w.batch * w.kv_heads
+    row_wise = cdiv(w.seq, _row_block(w)) * _row_block(w) * heads  # rows computed on, masked lanes included
     tiles = int(np.maximum(last - first, 0).sum()) * heads
     spanned = heads * int(np.where(last > first, np.minimum(last * bm, w.seq) - first * bm, 0).sum())  # rows
     visited = np.where(last > first)[0]
@@ -341,7 +348,7 @@ def cost(workload: AttentionWorkload, config: Config) -> Cost:
 
     return Cost(
         nominal_flops=w.nominal_flops, flops=tiles * 10 * bm * bn * bd,
-        vector_flops=tiles * 4 * bm * bn + heads * blocks * (bm * (2 * bd + 1) + bm * bd) + key_heads * len(first) * bn * bd,
+        vector_flops=tiles * 4 * bm * bn + row_wise * (3 * bd + 1) + key_heads * len(first) * bn * bd,
         exps=tiles * bm * bn, hbm=traffic(union), tile=traffic(spanned),
     )
 
@@ -366,13 +373,13 @@ def _launch(config: Config, name: str, title: str, grid: tuple[Axis, ...], slots
     )
 
 
-def _row_grid(workload: AttentionWorkload, config: Config) -> tuple[Axis, ...]:
-    return (Axis("m", cdiv(workload.seq, config["block_m"])), Axis("h", workload.heads), Axis("b", workload.batch))
+def _row_grid(workload: AttentionWorkload) -> tuple[Axis, ...]:
+    return (Axis("m", cdiv(workload.seq, _row_block(workload))), Axis("h", workload.heads), Axis("b", workload.batch))
 
 
-def _row_ops(workload: AttentionWorkload, config: Config, head: Expr) -> Callable[..., TileOp]:
-    """Makes loads and stores of a block of rows m: tiles [BLOCK_M, BLOCK_D], or of numbers [BLOCK_M], of a query head."""
-    w, bm, bd = workload, config["block_m"], _block_d(workload)
+def _row_ops(workload: AttentionWorkload, bm: int, head: Expr) -> Callable[..., TileOp]:
+    """Makes loads and stores of a block of `bm` rows m: tiles [bm, BLOCK_D], or of numbers [bm], of a query head."""
+    w, bd = workload, _block_d(workload)
 
     def move(kind: Literal["load", "store"], operand: str, slot: str = "", numbers: bool = False, **more: Any) -> TileOp:
         at: tuple[Expr, ...] = (var("b"), head, var("m") * bm)
@@ -386,29 +393,30 @@ def _row_ops(workload: AttentionWorkload, config: Config, head: Expr) -> Callabl
 
 
 def _delta_launch(workload: AttentionWorkload, config: Config) -> Launch:
-    w, bm, bd = workload, config["block_m"], _block_d(workload)
-    move = _row_ops(w, config, var("h"))
-    tile: dict[str, Any] = {"shape": (bm, bd), "place": "registers"}
+    w, bm, bd = workload, _row_block(workload), _block_d(workload)
+    move = _row_ops(w, bm, var("h"))
+    tile: dict[str, Any] = {"shape": (bm, bd), "itemsize": w.itemsize, "place": "registers"}
     numbers: dict[str, Any] = {"shape": (bm,), "itemsize": 4, "place": "registers"}
     return _launch(
-        config, "delta", "delta = rowsum(dO O)", _row_grid(w, config),
-        (Slot(name="O", itemsize=w.itemsize, operand="O", **tile), Slot(name="dO", itemsize=w.itemsize, operand="dO", **tile),
+        config, "delta", "delta = rowsum(dO O)", _row_grid(w),
+        (*(Slot(name=name, operand=name, **tile) for name in ("O", "dO")),
          *(Slot(name=name, operand=name, **numbers) for name in ("lse", "base", "delta")),
-         Slot(name="dQ sum", itemsize=4, operand="dQ sum", **tile)),
-        (move("load", "O"), move("load", "dO"), move("load", "lse", numbers=True),
+         Slot(name="0", shape=(1, 1), itemsize=4, place="registers")),
+        (move("load", "lse", numbers=True),
          TileOp(kind="compute", title="base = lse in base 2", fn="base_of", reads=("lse",), writes=("base",), vector_flops=bm),
-         move("store", "base", numbers=True),
-         TileOp(kind="compute", title="delta = rowsum(dO O); sum = 0", fn="row_products", reads=("O", "dO"),
-                writes=("delta", "dQ sum"), vector_flops=2 * bm * bd),
-         move("store", "delta", numbers=True), move("store", "dQ sum")),
+         move("store", "base", numbers=True), move("load", "O"), move("load", "dO"),
+         TileOp(kind="compute", title="delta = rowsum(dO O)", fn="row_products", reads=("O", "dO"), writes=("delta",),
+                vector_flops=2 * bm * bd),
+         move("store", "delta", numbers=True),
+         TileOp(kind="compute", title="dQ's sum = 0", fn="start_o", writes=("0",)), move("store", "dQ sum", "0")),
     )
 
 
 def _dq_launch(workload: AttentionWorkload, config: Config) -> Launch:
-    w, bm, bd = workload, config["block_m"], _block_d(workload)
-    move = _row_ops(w, config, var("h"))
+    w, bm, bd = workload, _row_block(workload), _block_d(workload)
+    move = _row_ops(w, bm, var("h"))
     return _launch(
-        config, "dQ", "dQ = sum / √D", _row_grid(w, config),
+        config, "dQ", "dQ = sum / √D", _row_grid(w),
         (Slot(name="dQ", shape=(bm, bd), itemsize=4, place="registers", operand="dQ"),),
         (move("load", "dQ sum", "dQ"),
          TileOp(kind="compute", title="dQ = sum / √D", fn="scaled", reads=("dQ",), writes=("dQ",),
@@ -441,13 +449,13 @@ def _walk_launch(workload: AttentionWorkload, config: Config) -> Launch:
 def _slots(workload: AttentionWorkload, config: Config) -> tuple[Slot, ...]:
     bm, bn, bd, ring = config["block_m"], config["block_n"], _block_d(workload), tuned.ring_depth(config)
     size = workload.itemsize
+    numbers: dict[str, Any] = {"shape": (bm,), "itemsize": 4, "copies": ring, "place": "sram" if ring > 1 else "registers"}
     return (
         Slot(name="K", shape=(bn, bd), itemsize=size, operand="K"),
         Slot(name="V", shape=(bn, bd), itemsize=size, operand="V"),
         Slot(name="Q", shape=(bm, bd), itemsize=size, copies=ring, operand="Q"),
         Slot(name="dO", shape=(bm, bd), itemsize=size, copies=ring, operand="dO"),
-        Slot(name="base", shape=(bm,), itemsize=4, copies=ring, operand="base"),
-        Slot(name="delta", shape=(bm,), itemsize=4, copies=ring, operand="delta"),
+        Slot(name="base", operand="base", **numbers), Slot(name="delta", operand="delta", **numbers),
         Slot(name="dS", shape=(bm, bn), itemsize=size),
         Slot(name="S", shape=(bm, bn), itemsize=4, place="registers", operand="S"),
         Slot(name="P", shape=(bm, bn), itemsize=4, place="registers", operand="P"),
@@ -460,7 +468,7 @@ def _slots(workload: AttentionWorkload, config: Config) -> tuple[Slot, ...]:
 
 def _tile_ops(workload: AttentionWorkload, config: Config) -> tuple[TileOp, ...]:
     w, bm, bn, bd, ahead = workload, config["block_m"], config["block_n"], _block_d(workload), tuned.ring_depth(config) - 1
-    move = _row_ops(w, config, var("g") * w.group + var("r"))
+    move = _row_ops(w, bm, var("g") * w.group + var("r"))
     mask: dict[str, Expr | float] = {
         "row": var("m") * bm, "col": var("n") * bn, "shift": w.keys - w.seq, "causal": int(w.causal), "window": w.window,
     }
