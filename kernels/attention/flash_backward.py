@@ -9,7 +9,7 @@ the walk; dQ from the sum. Tiles are held as S^T: P^T and dS^T come out of the m
 The key blocks that most queries see are launched first. On Hopper and newer the tensor memory accelerator (TMA) brings the
 tiles, and it adds to the sum.
 O and lse are the forward pass's: made when the kernel is bound, outside of what is timed and of what is counted below.
-HBM traffic, elements: Q + K + V + O + 2 dO + dQ + dK + dV, and in float32 3 times dQ (zeroed, added to, read) and 7 numbers
+HBM traffic, elements: Q + K + V + O + 2 dO + dQ + dK + dV, and in float32 3 times dQ (zeroed, added to, read) and 5 numbers
 a row. Tile traffic: Q, dO and the sum once per block of keys.
 Source: Dao, FlashAttention-2 (2023), algorithm 2.
 """
