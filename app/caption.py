@@ -84,15 +84,16 @@ def _software_words(shown: Configuration) -> str:
 
 
 def _numbers_words(shown: Configuration) -> str:
-    """`measured (CUDA events) · warm L2 · median of 40 samples`; what is on screen without a sample is modelled."""
+    """`times measured (CUDA events) · warm L2 · median of 40 samples · bytes scheduled`."""
+    moved = f"bytes {' and '.join(sorted({row.bytes_provenance for row in shown.measured}, reverse=True)) or fmt.NA}"
     timed = [row for row in shown.measured if row.time_p50_ns is not None]
     if not timed:
-        return "no time was measured; bytes are modelled from the kernels' cost formulas"
+        return f"no time was measured · {moved}"
     sources = sorted({f"{row.time_provenance} ({row.time_source})" for row in timed})
     policies = sorted({f"{row.l2_policy} L2" for row in timed if row.l2_policy})
     fewest, most = min(row.samples for row in timed), max(row.samples for row in timed)
     of = fmt.plural(most, "sample") if fewest == most else f"{fmt.count(fewest)} to {fmt.plural(most, 'sample')}"
-    return " · ".join([f"times {', '.join(sources)}", *policies, f"median of {of}", "bytes modelled (cost formula)"])
+    return " · ".join([f"times {', '.join(sources)}", *policies, f"median of {of}", moved])
 
 
 def _date_words(saved: str) -> str:

@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
 from app.facts import opaque
 from app.store import Snapshot
 from app.verdict import verdict
-from engine.protocol import Device, KernelPlan, Provenance, Workload
+from engine.protocol import MOST_QUOTED, Device, KernelPlan, Provenance, Workload
 
 SCHEMA = 1
+Setting = Annotated[int, Meta(ge=0, lt=1 << 31)]
 
 
 class Measured(Struct, frozen=True, kw_only=True):
     """One kernel as it is on screen. None where there is no number; `note` then says why.
 
-    Times are quantiles of the newest `samples` samples. Bytes are per execution and follow the kernel's cost formula;
-    `hbm_is_lower_bound`: the kernel is opaque, and they are those of its operands alone.
+    Times are quantiles of the newest `samples` samples. Bytes are per execution and follow the kernel's schedule;
+    `hbm_is_lower_bound`: the kernel is opaque, and they are modelled, from its operands alone.
     """
 
     kernel: str
@@ -39,7 +41,7 @@ class Measured(Struct, frozen=True, kw_only=True):
     hbm_write_bytes: int
     hbm_is_lower_bound: bool
     tile_bytes: int | None
-    bytes_provenance: Provenance = "modelled"
+    bytes_provenance: Provenance = "scheduled"
     peak_memory_bytes: int
     peak_memory_provenance: Provenance = "modelled"
     check_ok: bool | None = None
@@ -60,7 +62,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
     device: str
     workload: Workload
     kernels: tuple[str, ...]
-    params: dict[str, dict[str, int]] = field(default_factory=dict)
+    params: dict[str, dict[str, Setting]] = field(default_factory=dict)
     theme: str = "dark"
     machine: Device | None = None
     software: dict[str, str] = field(default_factory=dict)
@@ -113,15 +115,19 @@ def encode(shown: Configuration) -> str:
 
 
 def decode(text: str | bytes) -> Configuration:
-    """Raises: ConfigurationError where the text is none, or of a later schema than this program knows."""
+    """Raises: ConfigurationError where the text is none, or of another schema than this program knows."""
     try:
         schema = msgspec.json.decode(text, type=_Schema).schema
-        if schema > SCHEMA:
-            later = f"schema {schema}; this one reads {SCHEMA}"
-            raise ConfigurationError(f"it was written by a later version of Tilescope ({later})")
+        if schema != SCHEMA:
+            raise ConfigurationError(f"it is of schema {schema} and this version reads {SCHEMA}")
         return _decoder.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise ConfigurationError(f"its configuration is damaged ({error})") from error
+        raise ConfigurationError(f"its configuration is damaged: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """What an error says, on one line though it quotes what was read."""
+    return " ".join(str(error).split())[:MOST_QUOTED]
 
 
 class _Schema(Struct):
@@ -130,10 +136,11 @@ class _Schema(Struct):
 
 def _measured(snapshot: Snapshot, plan: KernelPlan) -> Measured:
     stats, series, check = snapshot.shown(plan.kernel), snapshot.series.get(plan.kernel), snapshot.checks.get(plan.kernel)
+    hidden = opaque(snapshot, plan.kernel)
     row = Measured(
         kernel=plan.kernel, title=snapshot.title(plan.kernel),
         hbm_read_bytes=plan.cost.hbm_read_bytes, hbm_write_bytes=plan.cost.hbm_write_bytes,
-        hbm_is_lower_bound=opaque(snapshot, plan.kernel),
+        hbm_is_lower_bound=hidden, bytes_provenance="modelled" if hidden else "scheduled",
         tile_bytes=plan.cost.tile_bytes if plan.cost.tile else None,
         peak_memory_bytes=plan.peak_memory_bytes, note=_note(snapshot, plan.kernel),
     )

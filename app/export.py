@@ -10,17 +10,15 @@ import os
 import struct
 import zlib
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
-from xml.sax.saxutils import escape
 
-from msgspec.structs import replace
 from PySide6.QtCore import QBuffer, QIODevice, QPoint, QRect, QRectF, QSize
 from PySide6.QtGui import QImage, QPainter, QRegion
-from PySide6.QtSvg import QSvgGenerator
 from PySide6.QtWidgets import QWidget
 
-from app import caption as strip
-from app.caption import Caption
+from app import svg
+from app.caption import Caption, caption, height, paint
 from app.configuration import Configuration, configuration, encode
 from app.restore import KEY, RestoreError, dropped_path, restore
 from app.store import Snapshot
@@ -28,8 +26,8 @@ from app.tables import as_csv, as_tabs
 from app.theme import Theme
 
 __all__ = [
-    "SCALES", "Caption", "Configuration", "ExportError", "RestoreError", "caption_for", "configuration_of", "dropped_path",
-    "free_name", "restore", "save_csv", "save_png", "save_svg", "table_text",
+    "Configuration", "ExportError", "RestoreError", "chart", "configuration_of", "dropped_path", "free_name", "restore",
+    "save_csv", "save_png", "save_svg", "table_text",
 ]
 
 SCALES = (1, 2, 4)
@@ -57,54 +55,57 @@ def configuration_of(
     return shown
 
 
-def caption_for(snapshot: Snapshot, verdict_text: str) -> Caption:
-    """The caption of a picture taken now, with the verdict as the window shows it. Raises: ExportError as above."""
-    return strip.caption(replace(configuration_of(snapshot, "", ""), verdict=verdict_text))
-
-
-def save_png(widget: QWidget, path: Path, *, scale: int = 1, caption: Caption, configuration: Configuration) -> Path:
+def save_png(widget: QWidget, path: Path, shown: Configuration, *, scale: int = 1) -> Path:
     """Draws the widget and its caption at 1, 2 or 4 pixels to the point; returns where the picture lies.
+
+    Args:
+        shown: what the caption says and the file embeds; its theme is the widget's.
 
     Raises:
         ExportError: the scale is none of these, or the picture cannot be drawn or written.
     """
     if scale not in SCALES:
         raise ExportError(f"Scale {scale} cannot be drawn: choose 1, 2 or 4.")
-    theme = Theme.load(configuration.theme)
-    size = _size(widget, caption, theme)
+    theme, words = Theme.load(shown.theme), caption(shown)
+    size, beneath = _size(widget, words, theme)
     image = QImage(size * scale, QImage.Format.Format_RGB32)
     if image.isNull():
         wanted = size * scale
         raise ExportError(f"A picture of {wanted.width()}×{wanted.height()} px cannot be drawn: choose a smaller scale.")
     image.setDevicePixelRatio(scale)
     painter = QPainter(image)
-    _draw(painter, widget, caption, theme, size)
+    _draw(painter, widget, theme, size)
+    paint(painter, words, theme, QRectF(beneath))
     painter.end()
     buffer = QBuffer()
     buffer.open(QIODevice.OpenModeFlag.WriteOnly)
     if not image.save(buffer, "PNG"):  # type: ignore[call-overload]  # PySide's stubs know file names alone here
         raise ExportError("The picture could not be encoded as PNG: choose a smaller scale.")
-    return _write(path, _with_chunk(bytes(buffer.data().data()), encode(configuration)))
+    return _write(path, _with_chunk(bytes(buffer.data().data()), encode(shown)))
 
 
-def save_svg(widget: QWidget, path: Path, *, caption: Caption, configuration: Configuration) -> Path:
+def save_svg(widget: QWidget, path: Path, shown: Configuration) -> Path:
     """Draws the widget and its caption as vectors; returns where the picture lies. Raises: ExportError."""
-    theme = Theme.load(configuration.theme)
-    size = _size(widget, caption, theme)
-    buffer = QBuffer()
-    generator = QSvgGenerator(QSvgGenerator.SvgVersion.Svg11)
-    generator.setOutputDevice(buffer)
-    generator.setResolution(96)  # points of the drawing are px of the screen
-    generator.setSize(size)
-    generator.setViewBox(QRect(QPoint(), size))
-    generator.setTitle("Tilescope")
-    generator.setDescription(caption.verdict)
-    painter = QPainter(generator)
-    _draw(painter, widget, caption, theme, size)
+    theme, words, numbers = Theme.load(shown.theme), caption(shown), count()
+    size, beneath = _size(widget, words, theme)
+    strip = QRectF(0, 0, beneath.width(), beneath.height())
+    drawings = [
+        svg.painted_svg(QRect(QPoint(), size), lambda painter: _ground(painter, theme, size), next(numbers)),
+        svg.widget_svg(widget, numbers),
+        svg.painted_svg(beneath, lambda painter: paint(painter, words, theme, strip), next(numbers)),
+    ]
+    return _write(path, svg.document(size, shown.verdict, (KEY, encode(shown)), drawings))
+
+
+def chart(widget: QWidget, theme: Theme) -> QImage:
+    """A panel alone as it is on screen, for the clipboard."""
+    ratio = widget.devicePixelRatioF()
+    image = QImage(widget.size() * ratio, QImage.Format.Format_RGB32)
+    image.setDevicePixelRatio(ratio)
+    painter = QPainter(image)
+    _draw(painter, widget, theme, widget.size())
     painter.end()
-    head, closing, _ = bytes(buffer.data().data()).rpartition(b"</svg>")
-    embedded = f'<metadata id="{KEY}">{escape(encode(configuration))}</metadata>\n'.encode()
-    return _write(path, head + embedded + closing + b"\n")
+    return image
 
 
 def save_csv(snapshot: Snapshot, path: Path) -> Path:
@@ -126,17 +127,20 @@ def free_name(path: Path) -> Path:
     return free
 
 
-def _size(widget: QWidget, words: Caption, theme: Theme) -> QSize:
-    return QSize(widget.width(), widget.height() + round(strip.height(words, theme, widget.width())))
+def _size(widget: QWidget, words: Caption, theme: Theme) -> tuple[QSize, QRect]:
+    """The picture's size, and where in it the caption stands."""
+    beneath = QRect(0, widget.height(), widget.width(), round(height(words, theme, widget.width())))
+    return QSize(widget.width(), widget.height() + beneath.height()), beneath
 
 
-def _draw(painter: QPainter, widget: QWidget, words: Caption, theme: Theme, size: QSize) -> None:
+def _draw(painter: QPainter, widget: QWidget, theme: Theme, size: QSize) -> None:
+    _ground(painter, theme, size)
+    widget.render(painter, QPoint(), QRegion(), svg.background(widget) | QWidget.RenderFlag.DrawChildren)
+
+
+def _ground(painter: QPainter, theme: Theme, size: QSize) -> None:
     painter.setRenderHints(QPainter.RenderHint.Antialiasing | QPainter.RenderHint.TextAntialiasing)
     painter.fillRect(QRect(QPoint(), size), theme["background"])
-    flags = QWidget.RenderFlag.DrawWindowBackground | QWidget.RenderFlag.DrawChildren
-    widget.render(painter, QPoint(), QRegion(), flags)
-    top = widget.height()
-    strip.paint(painter, words, theme, QRectF(0, top, size.width(), size.height() - top))
 
 
 def _with_chunk(png: bytes, text: str) -> bytes:
@@ -151,18 +155,29 @@ def _with_chunk(png: bytes, text: str) -> bytes:
 
 def _write(path: Path, data: bytes) -> Path:
     """Writes beside and renames. Raises: ExportError, and then nothing of it is left."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             with part.open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            free = free_name(path)
-            part.rename(free)
+            return _settle(part, path)
         finally:
             part.unlink(missing_ok=True)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ExportError(f"{path} could not be saved ({reason}): choose another folder or name.") from error
-    return free
+
+
+def _settle(part: Path, path: Path) -> Path:
+    """Gives a file the first name that is free, even where another program takes that name at this moment."""
+    while True:
+        free = free_name(path)
+        try:
+            os.link(part, free)
+        except FileExistsError:
+            continue
+        except OSError:  # a file system without hard links
+            part.rename(free)
+        return free

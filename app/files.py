@@ -7,13 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from PySide6.QtCore import QEvent
 from PySide6.QtGui import QGuiApplication
 from PySide6.QtWidgets import QApplication, QFileDialog, QWidget
 
 from app import export
 from app.panels.save_picture import WINDOW, SavePicture, pictures_folder
 from app.theme import Theme
-from app.verdict import verdict
 
 if TYPE_CHECKING:
     from app.window import Window
@@ -39,17 +39,21 @@ class Files:
 
     def write_picture(self, widget: QWidget, path: Path, *, scale: int = 1, theme: str = "screen") -> Path:
         """Writes a picture, SVG where the name ends so. Raises: ExportError."""
+        from app.plots import PlotView  # the lab has imported it
+
         window = self._window
         on_screen = window.theme
         other = Theme.load(theme) if theme not in ("screen", on_screen.id) else None
         if other is not None:
             window.set_theme(other)
+        if isinstance(widget, PlotView) and not widget.isVisible():  # what is visible is up to date
+            widget.update_from(window.snapshot)
+        QApplication.sendPostedEvents(None, QEvent.Type.LayoutRequest.value)  # widgets have their places before they are drawn
         try:
             shown = export.configuration_of(window.snapshot, window.lab_id, window.theme.id, window.params())
-            caption = export.caption_for(window.snapshot, verdict(window.snapshot).text)
             if path.suffix.lower() == ".svg":
-                return export.save_svg(widget, path, caption=caption, configuration=shown)
-            return export.save_png(widget, path, scale=scale, caption=caption, configuration=shown)
+                return export.save_svg(widget, path, shown)
+            return export.save_png(widget, path, shown, scale=scale)
         finally:
             if other is not None:
                 window.set_theme(on_screen)
@@ -75,7 +79,7 @@ class Files:
         if panel is None:
             self.copy_table()
             return
-        QGuiApplication.clipboard().setPixmap(panel.grab())
+        QGuiApplication.clipboard().setImage(export.chart(panel, self._window.theme))
         self._window.notice("chart copied")
 
     def open_picture(self) -> None:

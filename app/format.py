@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 NA = "n/a"
+WIDE = 0.5   # of the median: a spread that is not said as ±
 SPACE = "\u00a0"        # between a number and its unit
 THIN = "\u202f"         # between thousands
 MINUS = "\u2212"
@@ -116,8 +117,11 @@ def error(value: Number) -> str:
 
 
 def spread(p20: float, p50: float, p80: float) -> str:
-    """How far the middle of the samples lies apart: `± 1.2 %` of the median."""
-    return NA if not p50 else f"±{SPACE}{percent((p80 - p20) / 2 / p50)}"
+    """How far the middle of the samples lies apart: `± 1.2 %` of the median; where that is wide, from where to where."""
+    if not p50:
+        return NA
+    half = (p80 - p20) / 2 / p50
+    return f"±{SPACE}{percent(half)}" if half < WIDE else f"({time_ns(p20)} to {time_ns(p80)})"
 
 
 def plural(value: int, noun: str) -> str:

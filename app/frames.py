@@ -24,7 +24,7 @@ class Frames(QObject):
         self._timer.setInterval(FRAME_MS)
         self._timer.timeout.connect(self.tick)
         self._last = 0.0
-        self._idle = 0
+        self._idle, self._ended = 0, False
         self._gaps_s: deque[float] = deque(maxlen=KEPT)
         self.draws_s: deque[float] = deque(maxlen=KEPT)
         self._watched: list[float] | None = None
@@ -33,13 +33,18 @@ class Frames(QObject):
     def wake(self) -> None:
         """Something is to be drawn."""
         self._idle = 0
-        if not self._timer.isActive():
+        if not self._ended and not self._timer.isActive():
             self._last = time.perf_counter()
             self._timer.start()
 
     @Slot()
     def stop(self) -> None:
-        """No more frames."""
+        """No frames until `wake`."""
+        self._timer.stop()
+
+    def end(self) -> None:
+        """No more frames, whoever wakes it."""
+        self._ended = True
         self._timer.stop()
 
     @property

@@ -29,6 +29,7 @@ class Live(QObject):
         self._store = Store()
         self._client: Client | None = None
         self._generation = 0
+        self._params: dict[int, dict[str, dict[str, int]]] = {}
 
     def connect_engine(self) -> None:
         """Raises: engine.client.ClientError."""
@@ -57,7 +58,14 @@ class Live(QObject):
     def run(self, choice: Choice) -> None:
         """Configures; a run in progress goes on with it."""
         self._generation += 1
+        self._params = {past: params for past, params in self._params.items() if past >= self.snapshot.generation}
+        self._params[self._generation] = choice.params
         self.send(choice.configure(self._generation))
+
+    @property
+    def params(self) -> dict[str, dict[str, int]]:
+        """The kernel parameters that were set in the configuration on screen."""
+        return self._params.get(self.snapshot.generation, {})
 
     def start(self) -> None:
         """Measures until stopped."""

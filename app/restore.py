@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import stat
 import struct
-import xml.etree.ElementTree as ElementTree
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from xml.parsers import expat
 
 from PySide6.QtCore import QMimeData
 
 from app.configuration import Configuration, ConfigurationError, decode
+from app.labs import names
+from engine.protocol import MOST_QUOTED
 
 KEY = "tilescope"                       # of the PNG's text chunk, and the id of the SVG's metadata element
 SUFFIXES = (".png", ".svg")
 LARGEST_BYTES = 512 << 20               # far above a picture at 4x of the largest screen
-LARGEST_TEXT_BYTES = 16 << 20
-SVG = "{http://www.w3.org/2000/svg}"
+LARGEST_SVG_BYTES = 32 << 20
+LARGEST_TEXT_BYTES = 1 << 20            # far above a configuration of every kernel
+MOST_CHUNKS = 200_000                   # Qt writes one for each 8 KiB
+METADATA = "http://www.w3.org/2000/svg metadata"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -30,12 +35,18 @@ def restore(path: Path) -> Configuration:
     Raises:
         RestoreError: the file cannot be read, is cut short or damaged, or was not saved by Tilescope.
     """
-    data = _read(path)
     try:
+        data = _read(path)
         text = _from_png(data) if data.startswith(_SIGNATURE) else _from_svg(data)
-        return decode(text)
+        if len(text) > LARGEST_TEXT_BYTES:
+            raise _Damaged("its configuration is too large")
+        shown = decode(text)
+        if shown.lab not in names():
+            raise _Damaged(f"there is no lab {shown.lab[:MOST_QUOTED]!r} here")
     except (_Damaged, ConfigurationError) as error:
-        raise RestoreError(f"{path.name} cannot be restored: {error}. Open a PNG or SVG that Tilescope saved.") from error
+        name = " ".join(path.name.split())
+        raise RestoreError(f"{name} cannot be restored ({error}): open a PNG or SVG that Tilescope saved") from error
+    return shown
 
 
 def dropped_path(mime: QMimeData) -> Path | None:
@@ -47,22 +58,22 @@ def dropped_path(mime: QMimeData) -> Path | None:
     return path if path.suffix.lower() in SUFFIXES else None
 
 
-class _Damaged(ValueError):
+class _Damaged(Exception):
     """Why the file holds no configuration, as a clause."""
 
 
 def _read(path: Path) -> bytes:
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            raise RestoreError(f"{path.name} is too large for a picture that Tilescope saved: open another file.")
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe or a device may have no end
+            raise _Damaged("it is no file")
+        if found.st_size > LARGEST_BYTES:
+            raise _Damaged("it is too large")
         return path.read_bytes()
-    except FileNotFoundError as error:
-        raise RestoreError(f"There is no file {path}: open one that exists.") from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, RestoreError):
-            raise
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise RestoreError(f"{path} could not be read ({reason}): open another file.") from error
+    except OSError as error:
+        raise _Damaged(error.strerror or str(error)) from error
+    except ValueError as error:  # a name that no file can have
+        raise _Damaged(str(error)) from error
 
 
 def _from_png(data: bytes) -> bytes:
@@ -81,7 +92,7 @@ def _from_png(data: bytes) -> bytes:
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     at = len(_SIGNATURE)
-    while True:
+    for _ in range(MOST_CHUNKS):
         if at + 12 > len(data):
             raise _Damaged("the picture is cut short")
         size, kind = struct.unpack_from(">I4s", data, at)
@@ -95,6 +106,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         if kind == b"IEND":
             return
         at = end
+    raise _Damaged("it is too large")
 
 
 def _plain(body: bytes) -> bytes:
@@ -117,17 +129,37 @@ _TEXTS = {b"tEXt": _plain, b"zTXt": _compressed, b"iTXt": _international}
 
 def _inflated(body: bytes) -> bytes:
     try:
-        return zlib.decompressobj().decompress(body, LARGEST_TEXT_BYTES)
+        return zlib.decompressobj().decompress(body, LARGEST_TEXT_BYTES + 1)
     except zlib.error as error:
         raise _Damaged("its configuration is damaged") from error
 
 
 def _from_svg(data: bytes) -> str:
+    """The text of our metadata element. No tree is built, and a document type is refused: with it entities, and bombs."""
+    if len(data) > LARGEST_SVG_BYTES:
+        raise _Damaged("it is too large")
+    texts: list[str] = []
+    found = False
+
+    def refuse(*_: object) -> None:
+        raise _Damaged("it declares a document type")
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal found
+        ours = tag == METADATA and attributes.get("id") == KEY
+        found = found or ours
+        parser.CharacterDataHandler = texts.append if ours else None
+
+    def end(_: str) -> None:
+        parser.CharacterDataHandler = None
+
+    parser = expat.ParserCreate("utf-8", " ")  # whatever the file declares: codecs have surprises of their own
+    parser.buffer_text = True
+    parser.StartDoctypeDeclHandler, parser.StartElementHandler, parser.EndElementHandler = refuse, start, end
     try:
-        root = ElementTree.fromstring(data)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        parser.Parse(data, True)
+    except expat.ExpatError as error:
         raise _Damaged("it is no PNG and no SVG, or it is cut short") from error
-    for element in root.iter(f"{SVG}metadata"):
-        if element.get("id") == KEY:
-            return element.text or ""
-    raise _Damaged("it holds no configuration")
+    if not found:
+        raise _Damaged("it holds no configuration")
+    return "".join(texts)

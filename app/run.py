@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
 from PySide6.QtCore import QObject, Signal, Slot
 
 from app.choice import Choice, first_choice, fitted, restored
@@ -20,7 +21,7 @@ class Run(QObject):
 
     Args:
         kept: the choice of the last start.
-        asked: `device` and `options` (those of a workload) as the command line has them.
+        asked: `device`, `kernels` and `options` (those of a workload) as the command line has them.
         shown: a picture's configuration to restore.
     """
 
@@ -105,6 +106,7 @@ class Run(QObject):
         device = device or hello.devices[0]
         options = self._asked.get("options", {})
         choice = first_choice(device, workload_from(options, default_workload(device)))
+        choice = replace(choice, kernels=self._asked.get("kernels", choice.kernels))
         try:
             choice.params.update(params_from(options, [info for info in hello.kernels if info.id in choice.kernels]))
         except BadInput as error:

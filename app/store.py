@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +21,7 @@ from engine.protocol import (
     Event,
     Fault,
     Hello,
+    KernelInfo,
     KernelPlan,
     KernelSample,
     MemorySample,
@@ -96,6 +99,7 @@ class Snapshot:
     workload: Workload | None = None
     phase: Phase | None = None
     plans: dict[str, KernelPlan] = field(default_factory=dict)
+    hues: dict[str, int] = field(default_factory=dict)
     peak_memory_bytes: int | None = None
     memory_bytes: int | None = None
     series: dict[str, Series] = field(default_factory=dict)
@@ -105,15 +109,18 @@ class Snapshot:
     memory: MemorySample | None = None
     fault: Fault | None = None
 
+    @property
+    def infos(self) -> tuple[KernelInfo, ...]:
+        """What the engine says of its kernels; empty before it has answered."""
+        return self.hello.kernels if self.hello else ()
+
     def index(self, kernel: str) -> int:
-        """The place of a kernel in the engine's catalog: which hue, dash and marker are its own."""
-        known = [info.id for info in self.hello.kernels] if self.hello else list(self.plans)
-        return known.index(kernel) if kernel in known else len(known)
+        """Which hue, dash and marker are a chosen kernel's own, for as long as it is chosen."""
+        return self.hues.get(kernel, len(self.hues))
 
     def title(self, kernel: str) -> str:
         """The kernel's name in the window."""
-        infos = self.hello.kernels if self.hello else ()
-        return next((info.title for info in infos if info.id == kernel), kernel)
+        return next((info.title for info in self.infos if info.id == kernel), kernel)
 
     def shown(self, kernel: str) -> Stats | None:
         """The statistics of a kernel that may be shown: None before its first sample, or where its check failed."""
@@ -124,6 +131,15 @@ class Snapshot:
         """Its output did not agree with the reference."""
         check = self.checks.get(kernel)
         return check is not None and not check.ok
+
+
+def recoloured(hues: dict[str, int], kernels: Iterable[str]) -> dict[str, int]:
+    """A hue for each kernel: its own where it had one, else the first that is free. The same object where nothing changes."""
+    chosen = list(kernels)
+    kept = {kernel: hue for kernel, hue in hues.items() if kernel in chosen}
+    for kernel in chosen:
+        kept.setdefault(kernel, next(hue for hue in count() if hue not in kept.values()))
+    return hues if kept == hues else kept
 
 
 def _stats(time_ns: FloatArray) -> Stats:
@@ -177,6 +193,7 @@ class Store:
         self._hello: Hello | None = None
         self._planned: Planned | None = None
         self._plans: dict[str, KernelPlan] = {}
+        self._hues: dict[str, int] = {}
         self._phase: Phase | None = None
         self._kernels: dict[str, _KernelRing] = {}
         self._series: dict[str, Series] | None = None
@@ -227,7 +244,7 @@ class Store:
             self._snapshot = Snapshot(
                 now_s=self._now_s, generation=self._generation, hello=self._hello, device=self._current_device(),
                 workload=planned.workload if planned else None, phase=self._phase,
-                plans=self._plans,
+                plans=self._plans, hues=self._hues,
                 peak_memory_bytes=planned.peak_memory_bytes if planned else None,
                 memory_bytes=planned.memory_bytes if planned else None,
                 series=self._current_series(), telemetry=self._current_telemetry(),
@@ -262,6 +279,7 @@ class Store:
                 ring.new_generation()
         self._planned, self._generation = planned, planned.generation
         self._plans = {plan.kernel: plan for plan in planned.plans}
+        self._hues = recoloured(self._hues, self._plans)
         self._refusals = {plan.kernel: plan.refused for plan in planned.plans if plan.refused}
 
     def _sample(self, sample: KernelSample) -> None:

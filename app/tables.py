@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import msgspec
 
 from app.caption import workload_words
-from app.configuration import Configuration
+from app.configuration import Configuration, Measured
+from engine.protocol import Workload
+from kernels.contract import fields_of
 
 Cell = str | int | float | None
 
@@ -42,10 +44,10 @@ def table(shown: Configuration) -> tuple[list[str], list[list[Cell]]]:
     where: dict[str, Cell] = {
         "device": shown.device,
         "device_name": shown.machine.name if shown.machine else "",
-        **{name: value for name, value in workload.items() if name != "type"},
+        **{"_".join(filter(None, (field.name, field.unit))): workload[field.name] for field in fields_of(Workload)},
     }
     rows = [msgspec.structs.asdict(row) | where for row in shown.measured]
-    names = list(rows[0]) if rows else []
+    names = [*Measured.__struct_fields__, *where]
     return names, [[_plain(row[name]) for name in names] for row in rows]
 
 

@@ -82,11 +82,11 @@ class Theme:
 
     def dash(self, index: int, provenance: Provenance = "measured") -> list[float]:
         """The dash pattern of a kernel's line, empty where solid; what was not measured never looks measured."""
-        return list(PROVENANCE_DASH.get(provenance, DASHES[index % len(DASHES)]))
+        return list(PROVENANCE_DASH.get(provenance, DASHES[_shifted(index, 2) % len(DASHES)]))
 
     def marker(self, index: int) -> str:
         """The marker of a kernel, by pyqtgraph's name."""
-        return MARKERS[index % len(MARKERS)]
+        return MARKERS[_shifted(index, 3) % len(MARKERS)]
 
     def mark(self, index: int, provenance: Provenance = "measured") -> Mark:
         """All of that at once."""
@@ -103,6 +103,11 @@ class Theme:
     def mono(self, px: int = TEXT_PX, semibold: bool = False) -> QFont:
         """The face of values."""
         return _font(MONO, px, semibold, QFont.StyleHint.Monospace)
+
+
+def _shifted(index: int, by: int) -> int:
+    """Of those that share a hue, the seventh and later, each has another dash and another marker."""
+    return index + index // len(MARKERS) * by
 
 
 @lru_cache

@@ -10,6 +10,7 @@ from app.store import Snapshot
 from engine.protocol import KernelPlan
 
 ALIKE = 1.02    # a ratio below it is no difference
+FEW = 3         # samples of each kernel, before which no speeds are compared
 MINOR = 0.3     # of a kernel's time: bytes that take less than it do not set its speed
 
 
@@ -36,10 +37,10 @@ def verdict(snapshot: Snapshot) -> Verdict:
     pair = _pair(snapshot, running)
     facts = (_on_cpu(snapshot, pair), _faster_peer(snapshot, running), _causal(snapshot, pair), _sharing(snapshot))
     more = tuple(fact for fact in facts if fact)
-    if refused:
-        return _refused(snapshot, refused[0], running, more)
     if pair is not None:
         return _compared(snapshot, *pair, more)
+    if refused:
+        return _refused(snapshot, refused[0], running, more)
     return _peers(snapshot, running, more) if len(running) > 1 else _alone(snapshot, running[0], more)
 
 
@@ -74,9 +75,12 @@ def _compared(snapshot: Snapshot, heavy: KernelPlan, light: KernelPlan, more: tu
 
 
 def _speed_ratio(snapshot: Snapshot, slow: str, fast: str) -> float | None:
-    """How many times faster `fast` is, by medians; None before both have samples."""
+    """How many times faster `fast` is, by medians: 1 where their spreads overlap; None before both have some samples."""
     first, second = snapshot.shown(slow), snapshot.shown(fast)
-    return None if first is None or second is None else first.p50 / second.p50
+    if first is None or second is None or min(first.n, second.n) < FEW:
+        return None
+    overlap = first.p20 <= second.p80 and second.p20 <= first.p80
+    return 1.0 if overlap else first.p50 / second.p50
 
 
 def _time_of_bytes(snapshot: Snapshot, heavy: KernelPlan, light: KernelPlan) -> str:
@@ -104,7 +108,7 @@ def _refused(snapshot: Snapshot, plan: KernelPlan, running: list[KernelPlan], mo
     name = snapshot.title(plan.kernel)
     if snapshot.memory_bytes and plan.peak_memory_bytes > snapshot.memory_bytes:
         need, have = fmt.bytes_iec(plan.peak_memory_bytes), fmt.bytes_iec(snapshot.memory_bytes)
-        text = f"{name} does not fit: it needs {need} of {have} {memory_name(snapshot)}"
+        text = f"{name} does not fit: it needs {need} and {have} of {memory_name(snapshot)} are free"
     else:
         text = f"{name} cannot run: {snapshot.refusals[plan.kernel].rstrip('.')}"
     going = [_brief(snapshot, other) for other in running[:2]]
@@ -154,7 +158,8 @@ def _alone(snapshot: Snapshot, plan: KernelPlan, more: tuple[str, ...]) -> Verdi
 
 def _timed(snapshot: Snapshot, running: list[KernelPlan]) -> list[tuple[float, str]]:
     """Median times and kernels, fastest first."""
-    return sorted((stats.p50, plan.kernel) for plan in running if (stats := snapshot.shown(plan.kernel)) is not None)
+    shown = ((snapshot.shown(plan.kernel), plan.kernel) for plan in running)
+    return sorted((stats.p50, kernel) for stats, kernel in shown if stats is not None and stats.n >= FEW)
 
 
 def _speed_provenance(snapshot: Snapshot, running: list[KernelPlan]) -> str:

@@ -31,7 +31,7 @@ from app.status import status
 from app.store import Snapshot
 from app.theme import THEMES, Theme
 from engine.client import ClientError
-from engine.protocol import Event, Fault, Hello, Refused
+from engine.protocol import Event, Fault, Hello, Planned, Refused
 
 if TYPE_CHECKING:
     from app.labs.lab import LabView
@@ -75,7 +75,7 @@ class Window(QMainWindow):
         self.palette_view = Palette(self.menus, self)
         self._connect()
         self.setWindowTitle("Tilescope")
-        self.setMinimumSize(900, 600)
+        self.setMinimumSize(1024, 680)
         self.setAcceptDrops(True)
         self.set_theme(theme)
         self._restore_layout()
@@ -124,10 +124,14 @@ class Window(QMainWindow):
         if lab.theatre is not None:
             lab.theatre.set_reduced_motion(self.settings.reduced_motion)
             lab.theatre.woke.connect(self.frames.wake)
-        lab.restore_layout(self.settings.layouts.get(self.lab_id, Layout()).splitter)
+        self._empty.hide()
         self.lab = lab
         lab.show()
         self._arrange()
+        lab.restore_layout(self.settings.layouts.get(self.lab_id, Layout()).splitter)
+        self.menus.refresh()
+        if (first := self.focusWidget()) is not None:  # Qt's choice, not the user's
+            first.clearFocus()
         self._show()
 
     def connect_engine(self) -> None:
@@ -206,6 +210,8 @@ class Window(QMainWindow):
         match event:
             case Hello():
                 self.run.greet(event)
+            case Planned():
+                self.menus.refresh()
             case Fault(fatal=True):
                 self.banner.tell(event.message, event.remedy, event.details, ("Restart engine", self.restart_engine))
             case Fault():
@@ -270,8 +276,8 @@ class Window(QMainWindow):
             self.lab.set_theme(theme)
 
     def params(self) -> dict[str, dict[str, int]]:
-        """The kernel parameters that are set."""
-        return self.run.choice.params if self.run.choice else {}
+        """The kernel parameters that were set in the configuration on screen."""
+        return self.live.params
 
     def panels(self) -> dict[str, QWidget]:
         """The lab's panels by their titles."""
@@ -337,7 +343,7 @@ class Window(QMainWindow):
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
         self._keep()
         self.hide()
-        self.frames.stop()
+        self.frames.end()
         self.run.history.stack.blockSignals(True)  # it has no more to say, and speaks when it is deleted
         if application := QApplication.instance():
             application.removeEventFilter(self)

@@ -1,4 +1,4 @@
-"""The engine without a window: python -m engine doctor | devices | kernels | run | serve."""
+"""The engine without a window: python -m engine doctor | devices | kernels | run | bench | serve."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -16,6 +17,9 @@ from engine.options import BadInput, default_workload, params_from, run_command,
 from engine.protocol import Bye, Command, Configure, Event, Fault, Phase, Refused, Shutdown, Start
 from engine.results import Collector, Result, table
 from kernels.contract import Config, Device, KernelSpec, Workload
+
+if TYPE_CHECKING:
+    from engine.bench.grid import Row
 
 SECONDS = 2.0
 FIRST = ("naive", "flash")  # without --kernel: these, and the peers that apply
@@ -98,6 +102,48 @@ def run(kernel: str | None, device: str | None, seconds: float, as_json: bool, *
     return 1 if faults or any(result.check and not result.check.ok for result in results) else 0
 
 
+@main.group()
+def bench() -> None:
+    """Figures that may be quoted: each output checked whole, medians with their spread."""
+
+
+@bench.command()
+@click.option("--peers", is_flag=True, help="PyTorch's and other libraries' kernels too.")
+@click.option("--kernel", "kernel", metavar="ID[,ID...]", help="Left out: all of ours; with --peers these and the peers.")
+@click.option("--only", multiple=True, metavar="WORDS", help="Rows whose names hold all these words, as 'forward D128 causal'.")
+@click.option("--seconds", type=click.FloatRange(0.01, 60), default=0.3, show_default=True, help="For each kernel in each row.")
+@click.option("--record", type=click.Path(dir_okay=False, path_type=Path),
+              help="A file to which rows are appended; those that lie in it are not run again.")
+@click.option("--device", "device", metavar="ID", help="Left out: the first GPU, else the CPU.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A kernel parameter, as block_m=64.")
+@as_json
+def attention(
+    peers: bool, kernel: str | None, only: tuple[str, ...], seconds: float, record: Path | None, device: str | None,
+    as_json: bool, settings: tuple[str, ...],
+) -> int:
+    """Attention, forward and backward, over the 24 rows of 16k tokens, grouped heads and odd shapes."""
+    from engine import devices as devices_
+    from engine.bench import attention as attention_
+    from engine.bench.record import Record
+    from kernels.catalog import catalog
+
+    known, where = catalog(), _device(device, devices_.find())
+    names = tuple(kernel.split(",")) if kernel else tuple(name for name, spec in known.items() if spec.info.role != "peer")
+    names += tuple(name for name, spec in known.items() if peers and spec.info.role == "peer" and name not in names)
+    specs = _specs(names, known)
+    params = params_from({"settings": settings}, [spec.info for spec in specs])
+    kept = Record(record)
+    done = {result.row for result in kept.results}
+    for result in attention_.run([row for row in _rows(only) if row.id not in done], specs, where, seconds, params):
+        kept.add(result)
+        click.echo(f"{result.row}: {attention_.brief(result)}", err=True)
+    if as_json:
+        _print_json(kept.results)
+    else:
+        click.echo(attention_.table(kept.results))
+    return 1 if any(entry.check and not entry.check.ok for result in kept.results for entry in result.entries) else 0
+
+
 @main.command()
 def serve() -> None:
     """Take commands and send events as JSON lines on stdin and stdout."""
@@ -147,6 +193,23 @@ def _device(wanted: str | None, found: tuple[Device, ...]) -> Device:
         return next((device for device in found if device.kind == "cuda"), found[-1])
     try:
         return find_device(wanted, found)
+    except PlanError as error:
+        raise BadInput(str(error)) from error
+
+
+def _rows(only: tuple[str, ...]) -> list[Row]:
+    from engine.bench.grid import rows
+
+    if not (found := rows(only)):
+        raise BadInput(f"no row holds {' or '.join(only)!r}: write for example --only 'forward D128 causal N4096'")
+    return found
+
+
+def _specs(names: tuple[str, ...], known: Mapping[str, KernelSpec]) -> list[KernelSpec]:
+    from engine.planner import PlanError, find_kernels
+
+    try:
+        return find_kernels([name.strip() for name in names], known)
     except PlanError as error:
         raise BadInput(str(error)) from error
 

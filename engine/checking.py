@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from msgspec.structs import replace
@@ -15,6 +16,8 @@ from kernels.contract import KernelSpec, Workload
 
 Tensors = Mapping[str, torch.Tensor]
 ZERO = 1e-12  # a reference of no more is zero but for float64's roundings, as dQ where each query sees one key
+
+WHOLE_ROWS = 1024   # query rows of one head's group that are compared at once where all are
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +36,31 @@ def poison(tensors: Tensors) -> None:
         tensor.fill_(math.nan)
 
 
-def check(spec: KernelSpec, workload: Workload, inputs: Tensors, outputs: Tensors) -> Verdict:
-    """Compares up to CHECK_ROWS random query rows of all heads with the reference.
+def check(spec: KernelSpec, workload: Workload, inputs: Tensors, outputs: Tensors, *, whole: bool = False) -> Verdict:
+    """Compares up to CHECK_ROWS random query rows of all heads with the reference, or all rows.
 
-    Of a backward pass that is dQ: the reference gives dK and dV for all rows alone.
+    Of a backward pass some rows are dQ alone: the reference gives dK and dV for all rows together.
     """
-    place = next(iter(inputs.values())).device
-    rows = torch.randperm(workload.seq, generator=torch.Generator().manual_seed(workload.seq))[: memory.CHECK_ROWS]
-    rows = rows.sort().values.to(place)
     worst: dict[str, tuple[float, float]] = {}
-    for part in _parts(workload):
+    chosen = _all_rows(workload) if whole else [_some_rows(workload)]
+    for rows, part in product(chosen, _parts(workload, whole)):
         for name, (error, scale) in _compare(spec, workload, inputs, outputs, rows, part).items():
             before = worst.get(name, (0.0, 0.0))
             worst[name] = (max(before[0], error), max(before[1], scale))
     relative = max(error / (scale if scale > ZERO else 1.0) for error, scale in worst.values())
     tolerance = spec.tolerance(workload)
-    return Verdict(relative <= tolerance, min(relative, sys.float_info.max), tolerance, len(rows))
+    return Verdict(relative <= tolerance, min(relative, sys.float_info.max), tolerance, sum(map(len, chosen)))
+
+
+def _some_rows(workload: Workload) -> torch.Tensor:
+    rows = torch.randperm(workload.seq, generator=torch.Generator().manual_seed(workload.seq))[: memory.CHECK_ROWS]
+    return rows.sort().values
+
+
+def _all_rows(workload: Workload) -> list[torch.Tensor]:
+    """In blocks that float64 has room for; those of a backward pass together."""
+    rows = torch.arange(workload.seq)
+    return list(torch.split(rows, WHOLE_ROWS)) if workload.pass_ == "forward" else [rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +76,9 @@ class _Part:
         return tensor[self.sequences, self.heads if tensor.shape[1] == workload.heads else self.kv_heads]
 
 
-def _parts(workload: Workload) -> Iterator[_Part]:
-    chunk, group = memory.check_chunk(workload), workload.group
+def _parts(workload: Workload, whole: bool) -> Iterator[_Part]:
+    chunk = memory.Chunk(1, 1, workload.group) if whole else memory.check_chunk(workload)
+    group = workload.group
     for batch in range(0, workload.batch, chunk.sequences):
         for head in range(0, workload.kv_heads, chunk.kv_heads):
             kv_heads = slice(head, min(head + chunk.kv_heads, workload.kv_heads))
@@ -78,6 +91,7 @@ def _compare(
     spec: KernelSpec, workload: Workload, inputs: Tensors, outputs: Tensors, rows: torch.Tensor, part: _Part
 ) -> dict[str, tuple[float, float]]:
     """By output: max |out - ref|, infinite where not finite, and max |ref|, over a part."""
+    rows = rows.to(inputs["Q"].device)
     sliced = {name: part.of(tensor, workload) for name, tensor in inputs.items()}
     batch, heads, kv_heads = *sliced["Q"].shape[:2], sliced["K"].shape[1]
     shape = replace(workload, batch=batch, kv_heads=kv_heads, heads=heads, seq_kv=workload.keys)

@@ -235,7 +235,7 @@ class CudaTimer:
         trim()
         self._per_replay = max(1, min(GRAPH_LAUNCHES, math.ceil(GRAPH_NS / estimate)))
         graph = _capture(run, self._per_replay)
-        self._graph = graph  # keeps the memory that the captured launches use
+        self._kept = run, graph  # whose memory the captured launches use: a mask, what autograd saved, outputs
         self._replay: Callable[[], object] = graph.replay if graph else run
         self._per_replay = self._per_replay if graph else 1
         self._replays = max(1, round(SAMPLE_NS / (estimate * self._per_replay)))

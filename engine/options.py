@@ -135,7 +135,7 @@ def _whole(name: str, text: str) -> int:
 def default_workload(device: Device) -> Workload:
     """A shape that fits the device and whose naive launch takes a fraction of a second there."""
     if device.kind == "cpu":
-        return AttentionWorkload(batch=1, heads=8, kv_heads=8, seq=1024, head_dim=64, dtype="float32")
+        return AttentionWorkload(batch=1, heads=4, kv_heads=4, seq=1024, head_dim=64, dtype="float32")
     workload = AttentionWorkload(batch=4, heads=16, kv_heads=16, seq=4096, head_dim=128, dtype="bfloat16")
     if device.capability and device.capability < (8, 0):
         workload = replace(workload, dtype="float16")

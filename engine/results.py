@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import quantiles
 from typing import Any
 
@@ -95,18 +96,19 @@ class Collector(Struct, kw_only=True):
                 kernel=plan.kernel, device=planned.device, workload=planned.workload, config=plan.config.params,
                 check=check, refused=refused,
             )
-        time_us, cost = _time_us(samples), plan.cost
+        times, cost = time_us([sample.time_ns for sample in samples]), plan.cost
         return Result(
             kernel=plan.kernel, device=planned.device, provenance=samples[-1].provenance, workload=planned.workload,
             config=plan.config.params, l2_policy=samples[-1].l2_policy, launches=sum(s.launches for s in samples),
-            time_us=time_us, tflops=cost.nominal_flops / time_us.p50 / 1e6,
+            time_us=times, tflops=cost.nominal_flops / times.p50 / 1e6,
             hbm_read_bytes=cost.hbm_read_bytes, hbm_write_bytes=cost.hbm_write_bytes,
             tile_bytes=cost.tile_bytes if cost.tile else None, peak_memory_bytes=plan.peak_memory_bytes, check=check,
         )
 
 
-def _time_us(samples: list[KernelSample]) -> TimeUs:
-    times = [sample.time_ns / 1e3 for sample in samples]
+def time_us(times_ns: Sequence[float]) -> TimeUs:
+    """Quantiles of some times, of at least one."""
+    times = [time_ns / 1e3 for time_ns in times_ns]
     if len(times) == 1:
         return TimeUs(p20=times[0], p50=times[0], p80=times[0], n=1)
     p20, p50, p80 = (quantiles(times, n=10, method="inclusive")[i] for i in (1, 4, 7))

@@ -86,6 +86,7 @@ class Session:
         self._began = time.perf_counter_ns()
         self._generation = 0
         self._job: Job | None = None
+        self._unplanned = "nothing is configured: send Configure before Start"
         self._order = Order()
         self._lost = False
         self._sampler: tuple[Device, Sampler] | None = None
@@ -172,6 +173,7 @@ class Session:
             planned = planner.plan(command, self._devices, self._catalog, self._available)
         except planner.PlanError as error:
             self._emit(Refused(generation=command.generation, reason=str(error)))
+            self._unplanned = str(error)
             return
         device = planner.find_device(command.device, self._devices)
         self._generation = command.generation
@@ -185,7 +187,7 @@ class Session:
         if self._lost:
             self._emit(Fault(message="The engine has lost its device", remedy="Restart the engine.", fatal=True))
         elif self._job is None:
-            self._refuse("nothing is configured: send Configure before Start")
+            self._refuse(self._unplanned)
         elif seconds is not None and not 0 < seconds < 1e6:
             self._refuse(f"seconds {seconds:g} is out of range: give more than 0 and less than a million")
         else:

@@ -138,7 +138,7 @@ class Workbench:
     def _prepare(self, task: Task, contender: _Contender) -> Timer | None:
         """Compiles, checks and warms up a kernel; None where its output is wrong. Raises: Refusal."""
         kernel, workload = contender.plan.kernel, task.job.workload
-        task.phase("compiling", kernel, self._ready, self._total)
+        task.phase("compiling" if self.device.kind == "cuda" else "warming", kernel, self._ready, self._total)
         outputs = {o.name for o in contender.spec.operands(workload) if o.role == "output"}
         poison({name: tensor for name, tensor in contender.tensors.items() if name in outputs})
         tensors = {**self._inputs, **contender.tensors}

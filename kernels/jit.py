@@ -35,8 +35,9 @@ except ImportError as error:
     GLUON_MISSING = MISSING or f"this Triton has no Gluon ({error}): install triton 3.6 or 3.7, or choose flash"
 
 __all__ = [
-    "GLUON_MISSING", "MISSING", "POINTER", "TensorDescriptor", "cdiv", "compile_for", "describable", "described", "descriptor",
-    "gl", "gluon", "gluon_jit", "hopper", "jit", "next_power_of_2", "require_gluon", "require_triton", "tl", "triton",
+    "GLUON_MISSING", "MISSING", "POINTER", "TensorDescriptor", "block_d", "cdiv", "compile_for", "describable", "described",
+    "descriptor", "gl", "gluon", "gluon_jit", "hopper", "jit", "next_power_of_2", "require_gluon", "require_triton", "seen",
+    "tl", "triton",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -72,6 +73,20 @@ def cdiv(a: int, b: int) -> int:
 def next_power_of_2(n: int) -> int:
     """The smallest power of two that is at least n."""
     return 1 << max(0, n - 1).bit_length()
+
+
+def block_d(head_dim: int) -> int:
+    """Columns of a tile that holds a head: a power of two, 16 at least, as the matrix units take them."""
+    return max(16, next_power_of_2(head_dim))
+
+
+@jit
+def seen(rows: tl.tensor, cols: tl.tensor, shift: int, window: int, WINDOW: tl.constexpr) -> Any:
+    """Which keys `cols` [C] the queries `rows` [R] see under a causal mask: [R, C]. shift = N_kv - N_q."""
+    visible = cols[None, :] <= rows[:, None] + shift
+    if WINDOW:
+        visible = visible & (cols[None, :] > rows[:, None] + shift - window)
+    return visible
 
 
 POINTER = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "int32": "*i32"}

@@ -51,6 +51,13 @@ def mask(s: T, *, row: int, col: int, shift: int, causal: float, window: int) ->
     return s if hidden is None else s.masked_fill(hidden, -float("inf"))
 
 
+def scale_and_mask(s: T, *, scale: float, row: int, col: int, shift: int, causal: float, window: int) -> T:
+    """S * scale in float32, -inf where query row + i does not see key col + j; a copy, for s may be the operand itself."""
+    x = s.to(_float32(), copy=True).mul_(scale)
+    hidden = _hidden(x.shape[1], x.shape[2], row, col, shift, bool(causal), int(window))
+    return x if hidden is None else x.masked_fill_(hidden, -float("inf"))
+
+
 def softmax(s: T) -> T:
     """P = softmax of whole rows in float32; a row of -inf alone gives 0. Rounded to the dtype of s."""
     x = s.float()
@@ -96,9 +103,23 @@ def online_softmax(s: T, m_i: T, l_i: T, o: T) -> tuple[T, T, T, T]:
     return p, new, l_i * alpha + p.sum(-1), o.mul_(alpha[..., None])
 
 
+def tile_softmax(s: T, m_i: T, l_i: T) -> tuple[T, T, T, T]:
+    """The same step beside an O that is elsewhere and normalised. -> P (unrounded), m, l, and the weight w of that O"""
+    new = m_i.maximum(s.amax(-1))
+    base = new.nan_to_num(neginf=0.0)
+    p = s.sub_(base[..., None]).exp_()
+    weight = l_i * (m_i - base).exp_()
+    return p, new, weight + p.sum(-1), weight
+
+
 def accumulate_pv(o: T, p: T, v: T) -> T:
     """O + P V, P rounded to V's dtype as the matrix unit takes it."""
     return o.add_(_product(p.to(v.dtype), v))
+
+
+def weighted_pv(o: T, w: T, p: T, v: T) -> T:
+    """w O + P V, P rounded to V's dtype; a copy, for o may be the operand itself."""
+    return _product(p.to(v.dtype), v).add_(o * w[..., None])
 
 
 def start_o() -> T:
@@ -167,7 +188,8 @@ def _float32() -> Any:
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
-        scores, mask, softmax, row_max, normalise, start_rows, start, online_softmax, accumulate_pv, start_o, pv, finish,
+        scores, mask, scale_and_mask, softmax, row_max, normalise, start_rows, start, online_softmax, tile_softmax,
+        accumulate_pv, weighted_pv, start_o, pv, finish,
         base_of, row_products, start_gradients, probabilities, score_gradients, accumulate_transposed, rounded_product, scaled,
     )
 }

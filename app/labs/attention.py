@@ -8,6 +8,7 @@ from PySide6.QtWidgets import QGridLayout, QSizePolicy, QSplitter, QStackedLayou
 from app.labs.lab import Lab, LabView
 from app.panels.verdict_line import VerdictLine
 from app.plots import PlotView, plots
+from app.plots.strip import link
 from app.store import Snapshot
 from app.theme import Theme
 from app.tiles.theatre import Theatre
@@ -15,7 +16,7 @@ from app.verdict import verdict
 
 STRIPS = ("throughput", "utilisation", "power")    # over one time: tabs of one place
 GRID = (("latency", 0, 1), ("hbm", 0, 2), ("traffic", 1, 1), ("kv_cache", 1, 2))
-HEIGHTS = [420, 340]
+HEIGHTS = [470, 290]
 NARROW_PX = 860     # where the plots become tabs
 
 
@@ -27,6 +28,7 @@ class AttentionLab(LabView):
         known = plots()
         self.plots: dict[str, PlotView] = {
             name: known[name].build(theme) for name in (*STRIPS[:1], *(name for name, _, _ in GRID), *STRIPS[1:])}
+        link(self.plots.values())
         self._theatre = Theatre(theme)
         self._theatre.picked.connect(self.picked)
         self.verdict = VerdictLine()
@@ -65,7 +67,8 @@ class AttentionLab(LabView):
         if snapshot.device and snapshot.workload and planned != self._planned:
             self._planned = planned
             running = [plan for plan in snapshot.plans.values() if plan.kernel not in snapshot.refusals]
-            self._theatre.show_plans(running, snapshot.device, snapshot.workload)
+            titles = {info.id: info.title for info in snapshot.infos}
+            self._theatre.show_plans(running, snapshot.device, snapshot.workload, titles)
         for view in self.plots.values():
             if view.isVisible():
                 view.update_from(snapshot)

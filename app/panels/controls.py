@@ -50,6 +50,7 @@ class Controls(QWidget):
         self._hello: Hello | None = None
         self._shown: Choice | None = None
         self._drags = 0
+        self._hues: dict[str, int] = {}
         self.devices, self.presets = QComboBox(), QComboBox()
         self.kernels: dict[str, QCheckBox] = {}
         self.reasons: dict[str, QLabel] = {}
@@ -111,8 +112,9 @@ class Controls(QWidget):
             button.setChecked(kind == choice.workload.sharing)
         shape = (heads, values["kv_heads"], values["head_dim"])
         presets = [self.presets.itemData(i) for i in range(self.presets.count())]
-        self.presets.setCurrentIndex(
-            next((i for i, p in enumerate(presets) if p and (p.heads, p.kv_heads, p.head_dim) == shape), 0))
+        same = [i for i, p in enumerate(presets) if p and (p.heads, p.kv_heads, p.head_dim) == shape]
+        if self.presets.currentIndex() not in same:  # two models may have one shape
+            self.presets.setCurrentIndex(same[0] if same else 0)
         if self._hello:
             self.parameters.show_for([info for info in self._hello.kernels if info.id in choice.kernels], choice.params)
 
@@ -122,7 +124,10 @@ class Controls(QWidget):
         self.run.setText("Stop" if running else "Run")
         if snapshot.peak_memory_bytes is not None and snapshot.memory_bytes:
             needed, whole = fmt.bytes_iec(snapshot.peak_memory_bytes), fmt.bytes_iec(snapshot.memory_bytes)
-            self.peak.setText(f"predicted peak {needed} of {whole}")
+            self.peak.setText(f"predicted peak {needed} of {whole} free")
+        if snapshot.hues is not self._hues:
+            self._hues = snapshot.hues
+            self._show_swatches()
         for name, label in self.reasons.items():
             reason = snapshot.refusals.get(name, "") if name in snapshot.plans else ""
             if reason != label.text():
@@ -135,13 +140,17 @@ class Controls(QWidget):
     def set_theme(self, theme: Theme) -> None:
         """Colours of the kernels' swatches and of the marks."""
         self._theme = theme
-        for place, box in enumerate(self.kernels.values()):
-            swatch = QPixmap(SWATCH_PX, SWATCH_PX)
-            swatch.fill(theme.series(place))
-            box.setIcon(swatch)
+        self._show_swatches()
         for control in self.fields.values():
             if isinstance(control, IntControl):
                 control.set_theme(theme)
+
+    def _show_swatches(self) -> None:
+        """The hue of each chosen kernel; an outline for the others."""
+        for name, box in self.kernels.items():
+            swatch = QPixmap(SWATCH_PX, SWATCH_PX)
+            swatch.fill(self._theme.series(self._hues[name]) if name in self._hues else self._theme["border"])
+            box.setIcon(swatch)
 
     # --- building ---
 

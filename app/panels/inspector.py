@@ -47,7 +47,7 @@ class Inspector(QScrollArea):
         self._step = step
         lines = "".join(f"<p style='margin: 4px 0 0 0'>{escape(text)}</p>" for text in step.lines)
         where = self._muted(f"{escape(step.kernel)} · {escape(step.launch)}")
-        self.step.setText(f"{where}<br><b>{escape(step.title)}</b>{lines}")
+        self.step.setText(f"{where}<br>{_heading(step.title)}{lines}")
 
     def update_from(self, snapshot: Snapshot) -> None:
         """Draws what changed."""
@@ -73,16 +73,23 @@ class Inspector(QScrollArea):
             f"<tr><td style='padding-right: 8px'>{self._muted(escape(label))}</td><td align='right'>{escape(value)}</td></tr>"
             for label, value in facts(snapshot, plan)
         )
-        title = f"<p style='margin: 8px 0 2px 0'><b>{escape(snapshot.title(plan.kernel))}</b></p>"
+        title = f"<p style='margin: 8px 0 2px 0'>{_heading(snapshot.title(plan.kernel))}</p>"
         return f"{title}<table width='100%'>{rows}</table>"
+
+
+def _heading(text: str) -> str:
+    return f"<span style='font-weight: 600'>{escape(text)}</span>"
 
 
 def facts(snapshot: Snapshot, plan: KernelPlan) -> list[tuple[str, str]]:
     """What is known of a kernel, as label and value."""
-    cost, rows = plan.cost, [(name.replace("_", " "), fmt.count(value)) for name, value in plan.config.params.items()]
+    cost, shown = plan.cost, [param.name for info in snapshot.infos if info.id == plan.kernel for param in info.params]
+    rows = [(name.replace("_", " "), fmt.count(plan.config.params[name])) for name in shown if name in plan.config.params]
     for launch, used in plan.config.resources.items():
         spills = f", {used.spill_bytes} B spilled" if used.spill_bytes else ""
         rows.append((launch, f"{used.registers} registers, {fmt.bytes_iec(used.sram_bytes)}{spills}"))
+    if not cost.hbm:
+        return [("refused", plan.refused or fmt.NA)]
     bound = "" if cost.tile else "≥ "
     rows += [
         ("matrix work", fmt.quantity(cost.flops, "FLOP")),

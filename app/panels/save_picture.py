@@ -27,11 +27,10 @@ TITLES = {"png": "PNG", "svg": "SVG", "screen": "as on screen", "dark": "dark", 
 
 def pictures_folder(settings: PictureSettings) -> Path:
     """The folder that was chosen, else the user's folder of pictures, else the current one."""
+    if settings.folder:
+        return Path(settings.folder).expanduser()
     usual = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.PicturesLocation)
-    for candidate in (settings.folder, usual):
-        if candidate and Path(candidate).is_dir():
-            return Path(candidate)
-    return Path.cwd()
+    return Path(usual) if usual and Path(usual).is_dir() else Path.cwd()
 
 
 class SavePicture(QDialog):

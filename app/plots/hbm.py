@@ -35,7 +35,7 @@ class Hbm(PlotView):
         rows += [self._predicted(snapshot, plan) for plan in snapshot.plans.values()]
         foot = feet(snapshot)
         self._chart.show_rows(self.theme, rows, bytes_from_zero(extent(snapshot)), foot)
-        capacity = (f"of {fmt.bytes_iec(snapshot.memory_bytes)}",) if snapshot.memory_bytes is not None else ()
+        capacity = (f"of {fmt.bytes_iec(snapshot.memory_bytes)} free",) if snapshot.memory_bytes is not None else ()
         self.say(title=memory_name(snapshot), units=capacity, notes=("outlined: predicted",) if snapshot.plans else (),
                  more=foot[0])
         return True

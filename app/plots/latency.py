@@ -11,6 +11,8 @@ from app.plots.view import Plot, PlotView
 from app.store import Snapshot, Stats
 from app.theme import Theme
 
+FEW = 3     # samples, below which there is no spread to speak of
+
 
 class Latency(PlotView):
     """One row a kernel: p50 as its marker, p20 to p80 as a whisker."""
@@ -37,7 +39,7 @@ class Latency(PlotView):
     def _row(self, snapshot: Snapshot, kernel: str, stats: Stats) -> Row:
         return Row(
             name=snapshot.title(kernel), mark=self.theme.mark(snapshot.index(kernel), snapshot.series[kernel].provenance),
-            value=f"{fmt.time_ns(stats.p50)} {fmt.spread(*stats[:3])}", brief=fmt.time_ns(stats.p50),
+            value=f"{fmt.time_ns(stats.p50)} {_spread(stats)}", brief=fmt.time_ns(stats.p50),
             spread=(shown(stats.p20), shown(stats.p50), shown(stats.p80)),
             tip=f"p20 {fmt.exact(stats.p20)} ns\np50 {fmt.exact(stats.p50)} ns\np80 {fmt.exact(stats.p80)} ns\n"
                 f"{fmt.plural(stats.n, 'sample')}, {snapshot.series[kernel].source}",
@@ -81,6 +83,11 @@ def others(snapshot: Snapshot) -> list[str]:
 def shown(value: float) -> float:
     """To as many digits as are printed: what would not change a pixel is not painted again."""
     return float(f"{value:.3g}")
+
+
+def _spread(stats: Stats) -> str:
+    """How far apart the samples lie; how many they are where that says nothing yet."""
+    return fmt.spread(*stats[:3]) if stats.n >= FEW else f"· {fmt.plural(stats.n, 'sample')}"
 
 
 PLOT = Plot(

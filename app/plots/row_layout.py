@@ -79,7 +79,7 @@ def _beneath(height: float, rows: int, ticks: bool, foot: bool) -> tuple[bool, b
 def _stacked(width: float, pitch: float, rows: int, widths: Widths) -> tuple[list[Cells], bool]:
     """Name and value above the bar."""
     brief = widths.name + GAP + widths.value > width
-    value = min(widths.brief if brief else widths.value, width / 2)
+    value = min(widths.brief, width / 2) if brief else widths.value
     bar = min(pitch - LINE - 2, max(BAR, (pitch - LINE) * SHARE))
     return [
         Cells(QRectF(0, top, width - value - GAP, LINE), QRectF(0, top + LINE, width, bar),
@@ -91,7 +91,7 @@ def _stacked(width: float, pitch: float, rows: int, widths: Widths) -> tuple[lis
 def _beside(width: float, pitch: float, rows: int, widths: Widths) -> tuple[list[Cells], bool]:
     """Name, bar and value in one line."""
     brief = width - widths.name - widths.value - 2 * GAP < ROOM * width
-    value = min(widths.brief if brief else widths.value, width / 2)
+    value = min(widths.brief, width / 2) if brief else widths.value
     name = max(0.0, min(widths.name, width - value - 2 * GAP - NARROWEST))
     bar, room = min(pitch - 2, max(BAR, pitch * SHARE)), max(0.0, width - name - value - 2 * GAP)
     return [

@@ -116,7 +116,7 @@ class RowChart(QWidget):
     def words(self) -> list[Word]:
         """What is written, and where."""
         layout = self.places()
-        written = self._tick_words(layout)
+        written = [word for _, word in self._labels(layout)]
         for row, cells in zip(self._rows, layout.cells, strict=False):
             written += self._row_words(row, cells.name, cells.value, layout)
             written += self._letters(row, cells.drawing)
@@ -149,19 +149,19 @@ class RowChart(QWidget):
                 written.append(Word(text, box, font, colour, CENTRE))
         return written
 
-    def _tick_words(self, layout: RowLayout) -> list[Word]:
-        """The labels of the scale that have room, from the low end."""
+    def _labels(self, layout: RowLayout) -> list[tuple[float, Word]]:
+        """The ticks of the scale whose labels have room, from the low end: where their lines are, and the labels."""
         if layout.ticks is None or not layout.cells:
             return []
-        font, area, written, reach = self._theme.sans(SMALL_PX), layout.cells[0].drawing, [], -math.inf
+        font, area, labels, reach = self._theme.sans(SMALL_PX), layout.cells[0].drawing, [], -math.inf
         for value, label in self._scale.ticks:
             width = advance(font, label)
             left = min(max(self._x(value, area) - width / 2, area.left()), area.right() - width)
             if left > reach + APART and width <= area.width():
                 box = QRectF(left, layout.ticks.top(), width, LINE)
-                written.append(Word(label, box, font, self._theme["muted"]))
+                labels.append((self._x(value, area), Word(label, box, font, self._theme["muted"])))
                 reach = left + width
-        return written
+        return labels
 
     def _name_start(self) -> float:
         return SWATCH + AFTER if any(row.mark is not None for row in self._rows) else 0.0
@@ -183,8 +183,9 @@ class RowChart(QWidget):
         painter = QPainter(self)
         painter.fillRect(self.rect(), self._theme["panel"])
         layout = self.places()
-        if layout.ticks is not None and layout.cells:
-            self._paint_grid(painter, layout.cells[0].drawing, layout.ticks.top())
+        for x, label in self._labels(layout):
+            top = layout.cells[0].drawing.top()
+            painter.fillRect(QRectF(x, top, 1, label.area.top() - top), self._theme["grid"])
         for row, cells in zip(self._rows, layout.cells, strict=False):
             if row.mark is not None:
                 draw_swatch(painter, row.mark, QRectF(0, cells.name.top(), SWATCH, cells.name.height()))
@@ -192,10 +193,6 @@ class RowChart(QWidget):
             if row.spread is not None:
                 self._paint_spread(painter, row, row.spread, cells.drawing)
         paint(painter, self.words())
-
-    def _paint_grid(self, painter: QPainter, area: QRectF, bottom: float) -> None:
-        for value, _ in self._scale.ticks:
-            painter.fillRect(QRectF(self._x(value, area), area.top(), 1, bottom - area.top()), self._theme["grid"])
 
     def _paint_bar(self, painter: QPainter, row: Row, area: QRectF) -> None:
         for part, box in zip(row.parts, self._boxes(row, area), strict=True):

@@ -117,8 +117,7 @@ def _cost(painter: QPainter, layout: Layout, theme: Theme, view: View) -> None:
     """The bytes of S and P that went through HBM, the point of it all: between them, in fewer lines where it is low, or in
     the line beneath.
     """
-    scratch = [operand for operand in view.track.schedule.operands
-               if operand.role == "scratch" and operand.name in layout.matrices]
+    scratch = [operand for operand in view.track.schedule.operands if operand.name in ("S", "P")]
     if not scratch:
         return
     sides = (view.counters.hbm_read, view.counters.hbm_written)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
-from PySide6.QtGui import QHelpEvent, QMouseEvent, QPainter, QPaintEvent, QPixmap, QResizeEvent
+from PySide6.QtGui import QHelpEvent, QMouseEvent, QPaintEngine, QPainter, QPaintEvent, QPixmap, QResizeEvent
 from PySide6.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from app import format as fmt
@@ -134,22 +134,28 @@ class Scene(QWidget):
         return self._layout
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
-        ratio = self.devicePixelRatioF()
-        if self._still is None or self._still.devicePixelRatio() != ratio:
-            self._still = QPixmap(self.size() * ratio)
-            self._still.setDevicePixelRatio(ratio)
-            self._paint_still(self._still)
         painter = QPainter(self)
         painter.setClipRegion(event.region())
-        painter.drawPixmap(0, 0, self._still)
+        if painter.paintEngine().type() == QPaintEngine.Type.Raster:
+            painter.drawPixmap(0, 0, self._still_at(painter.deviceTransform().m11()))
+        else:  # a picture of lines and words
+            self._paint_still(painter)
         if self._travel is not None:
             paint_travel(painter, self._theme, self._travel)
 
-    def _paint_still(self, canvas: QPixmap) -> None:
-        """All but the tile on its way."""
+    def _still_at(self, ratio: float) -> QPixmap:
+        """All but the tile on its way, at so many pixels to the point: the screen's, or those of a picture."""
+        if self._still is None or self._still.devicePixelRatio() != ratio:
+            self._still = QPixmap(self.size() * ratio)
+            self._still.setDevicePixelRatio(ratio)
+            painter = QPainter(self._still)
+            self._paint_still(painter)
+            painter.end()
+        return self._still
+
+    def _paint_still(self, painter: QPainter) -> None:
         theme, view = self._theme, self._view
-        canvas.fill(theme["panel"])
-        painter = QPainter(canvas)
+        painter.fillRect(self.rect(), theme["panel"])
         outline(painter, QRectF(self.rect()), theme["accent" if self._focused else "border"])
         if view is not None:
             layout, travel = self.scene_layout(), self._travel
@@ -159,7 +165,6 @@ class Scene(QWidget):
             paint_floor(painter, layout, theme, view, fills)
             paint_room(painter, layout, theme, view, travel.slot if travel and not travel.store else "")
             paint_ledger(painter, layout, theme, view, self._unit)
-        painter.end()
 
     def _paint_header(self, painter: QPainter, layout: Layout, view: View) -> None:
         theme, line, launch = self._theme, layout.header, view.launch
@@ -252,6 +257,7 @@ class Scene(QWidget):
 def _counted(view: View) -> str:
     """What the counters count."""
     small = "cores and cache" if view.device.kind == "cpu" else "SMs and L2"
-    return (f"{view.device.memory_name}: each launch's distinct elements, read once and written once.\n"
+    return (f"{view.device.memory_name}: each launch's distinct elements, read once and written once; so far: their share by\n"
+            f"the tiles moved so far, for which of them the L2 still held is not known.\n"
             f"tiles: every tile loaded and stored, what crosses between {small}.\n"
             f"Programs of a wave are taken to be as far as the followed one.")

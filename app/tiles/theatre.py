@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from PySide6.QtCore import Qt, Signal, Slot
 from PySide6.QtGui import QFocusEvent, QKeyEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
@@ -13,6 +15,7 @@ from app.tiles.ledger import Unit
 from app.tiles.playback import DEFAULT_SPEED, TOGETHER, Playback
 from app.tiles.scene import Scene
 from app.tiles.step_info import StepInfo, describe
+from app.tiles.track import MOST_STEPS, longest_program
 from app.tiles.transport import Transport, wave_text
 from app.tiles.view import View, view_of
 from engine.protocol import KernelPlan
@@ -50,13 +53,16 @@ class Theatre(QWidget):
 
     # --- what it is told ---
 
-    def show_plans(self, plans: list[KernelPlan], device: Device, workload: Workload) -> None:
+    def show_plans(
+        self, plans: list[KernelPlan], device: Device, workload: Workload, titles: Mapping[str, str] | None = None
+    ) -> None:
         """Puts the first two kernels that have a schedule on the stage; the clock stays at the same fraction of its length."""
         shown = (tuple(plans), device, workload)
         if shown == self._shown:
             return
         self._shown, self._device = shown, device
-        drawn = [plan for plan in plans if plan.schedule is not None][:SCENES]
+        steps = {plan.kernel: longest_program(plan.schedule) for plan in plans if plan.schedule is not None}
+        drawn = [plan for plan in plans if 0 < steps.get(plan.kernel, 0) <= MOST_STEPS][:SCENES]
         before = self._playback
         self._playback = Playback(drawn, device) if drawn else None
         if self._playback is not None:
@@ -70,7 +76,7 @@ class Theatre(QWidget):
             for scene in self.scenes:
                 scene.set_unit(unit)
         self._chosen = min(self._chosen, max(len(drawn) - 1, 0))
-        self.note.setText(_note(plans, drawn))
+        self.note.setText(_note(plans, drawn, titles or {}, steps))
         self._show_what_is_there(drawn)
         self._refresh()
 
@@ -284,13 +290,16 @@ class Theatre(QWidget):
         self.transport.show_playing(playback.playing)
 
 
-def _note(plans: list[KernelPlan], drawn: list[KernelPlan]) -> str:
-    """Which kernels are not drawn, and why."""
-    opaque = [plan.kernel for plan in plans if plan.schedule is None]
-    more = [plan.kernel for plan in plans if plan.schedule is not None and plan not in drawn]
+def _note(plans: list[KernelPlan], drawn: list[KernelPlan], titles: Mapping[str, str], steps: Mapping[str, int]) -> str:
+    """Which kernels are not drawn, and why. `steps`: of the longest program of each that has a schedule."""
+    named = {plan.kernel: titles.get(plan.kernel, plan.kernel) for plan in plans if plan not in drawn}
+    opaque = [name for kernel, name in named.items() if kernel not in steps]
+    endless = [kernel for kernel in named if steps.get(kernel, 0) > MOST_STEPS]
+    more = [name for kernel, name in named.items() if kernel in steps and kernel not in endless]
     said = []
     if opaque:
         said.append(f"{', '.join(opaque)}: opaque, no schedule is known and no tiles are drawn.")
+    said += [f"{named[kernel]}: a program takes {fmt.count(steps[kernel])} steps, too many to play." for kernel in endless]
     if more:
         said.append(f"{', '.join(more)}: not drawn, the stage holds two kernels.")
     return " ".join(said)

@@ -22,6 +22,7 @@ from kernels.contract.walk import Life, Step, lives, pattern, program_steps
 
 REGISTERS_PER_SM = 65536   # Source: CUDA C Programming Guide, compute capabilities 5.0 to 12.0
 THREADS_PER_SM = 2048
+MOST_STEPS = 20_000        # of one program: a longer one would take hours to play, and its steps seconds to list
 Moved = dict[str, int]
 
 
@@ -82,6 +83,11 @@ def programs_at_once(launch: Launch, device: Device) -> int:
     if launch.registers:
         fits.append(REGISTERS_PER_SM // (launch.registers * threads))
     return min((device.sms or 1) * max(min(fits), 1), launch.programs)
+
+
+def longest_program(schedule: Schedule) -> int:
+    """Steps of the longest program of any launch, without listing them."""
+    return max(int(pattern(schedule, launch).steps.max()) for launch in schedule.launches)
 
 
 class LaunchTrack:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from PySide6.QtCore import QPointF, QSize, Qt, Signal, Slot
-from PySide6.QtGui import QPainter, QPaintEvent, QPolygonF, QResizeEvent
-from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSlider, QSpinBox, QToolButton, QWidget
+from PySide6.QtGui import QMouseEvent, QPainter, QPaintEvent, QPolygonF, QResizeEvent
+from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSlider, QSpinBox, QStyle, QToolButton, QWidget
 
 from app import format as fmt
 from app.theme import Theme
@@ -61,6 +61,20 @@ class Button(QToolButton):
             painter.drawRect(int(left), 1, int(width), 10)
 
 
+class Scrubber(QSlider):
+    """A press on the groove goes there, and a drag goes on from there."""
+
+    def __init__(self) -> None:
+        super().__init__(Qt.Orientation.Horizontal)
+
+    def mousePressEvent(self, event: QMouseEvent) -> None:  # noqa: N802
+        if event.button() is Qt.MouseButton.LeftButton:
+            handle = self.style().pixelMetric(QStyle.PixelMetric.PM_SliderLength, None, self)
+            at, room = round(event.position().x() - handle / 2), self.width() - handle
+            self.setValue(QStyle.sliderValueFromPosition(self.minimum(), self.maximum(), at, room))
+        super().mousePressEvent(event)
+
+
 class ProgramBox(QSpinBox):
     """`program 17 of 8 192`, from 1; narrow, without how many there are."""
 
@@ -100,7 +114,7 @@ class Transport(QWidget):
         self.play = Button("play", "Play", theme)
         self.on, self.end = Button("on", "Step (.)", theme), Button("end", "To the end (End)", theme)
         self.buttons = (self.start, self.back, self.play, self.on, self.end)
-        self.slider, self.speed, self.program = QSlider(Qt.Orientation.Horizontal), QComboBox(), ProgramBox()
+        self.slider, self.speed, self.program = Scrubber(), QComboBox(), ProgramBox()
         self.time, self.wave = QLabel(""), QLabel("")
         self._most_programs = 1
         self._lay_out()

@@ -35,7 +35,6 @@ from kernels.contract import (
     Launch,
     Loop,
     Operand,
-    Param,
     Schedule,
     Slot,
     TileOp,
@@ -43,7 +42,7 @@ from kernels.contract import (
     const,
     var,
 )
-from kernels.jit import POINTER, cdiv, describable, described, descriptor, jit, next_power_of_2, require_triton, tl
+from kernels.jit import POINTER, block_d, cdiv, describable, described, descriptor, jit, require_triton, tl
 
 if TYPE_CHECKING:
     import torch
@@ -134,14 +133,10 @@ def _flash_forward(
 def _constants(workload: AttentionWorkload, config: Config) -> dict[str, Any]:
     return {
         "D": workload.head_dim, "BLOCK_M": config["block_m"], "BLOCK_N": config["block_n"],
-        "BLOCK_D": _block_d(workload), "CAUSAL": workload.causal, "WINDOW": workload.window > 0,
+        "BLOCK_D": block_d(workload.head_dim), "CAUSAL": workload.causal, "WINDOW": workload.window > 0,
         "EDGE": workload.causal or workload.keys % config["block_n"] > 0, "LSE": workload.pass_ == "backward",
         "TMA": config.params.get("wgmma", 0) > 0, "PRECISION": "ieee" if workload.dtype == "float32" else "tf32",
     }
-
-
-def _block_d(workload: AttentionWorkload) -> int:
-    return max(16, next_power_of_2(workload.head_dim))
 
 
 def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Callable[[], Tensors]:
@@ -159,7 +154,7 @@ def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Cal
     numbers = (workload.seq, workload.keys, workload.window, workload.head_dim**-0.5 * LOG2E, workload.group)
     constants = _constants(workload, config)
     constants["TMA"] = constants["TMA"] and describable(k) and describable(v)
-    block = [1, 1, config["block_n"], _block_d(workload)]
+    block = [1, 1, config["block_n"], block_d(workload.head_dim)]
     keys, values = (descriptor(x, block) if constants["TMA"] else x for x in (k, v))
     options = constants | {"num_warps": config["warps"], "num_stages": config["stages"]}
 
@@ -175,7 +170,8 @@ def compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilati
     pointer = POINTER[workload.dtype]
     signature = dict.fromkeys(("q_ptr", "k_ptr", "v_ptr", "o_ptr"), pointer)
     if config.params.get("wgmma"):
-        signature |= dict.fromkeys(("k_ptr", "v_ptr"), described(workload.dtype, [1, 1, config["block_n"], _block_d(workload)]))
+        block = [1, 1, config["block_n"], block_d(workload.head_dim)]
+        signature |= dict.fromkeys(("k_ptr", "v_ptr"), described(workload.dtype, block))
     signature |= {"lse_ptr": "*fp32"} | {f"stride_{x}{dim}": "i32" for x in "qkvo" for dim in "bhn"}
     signature |= {"n_q": "i32", "n_kv": "i32", "window": "i32", "scale_log2": "fp32", "group": "i32"}
     return (Compilation(
@@ -208,7 +204,7 @@ def constraints(workload: AttentionWorkload, config: Config, device: Device) -> 
 def _sram_bytes(workload: AttentionWorkload, config: Config) -> int:
     """Q, and the rings of K and V."""
     rows = config["block_m"] + 2 * config["block_n"] * tuned.ring_depth(config)
-    return rows * _block_d(workload) * workload.itemsize
+    return rows * block_d(workload.head_dim) * workload.itemsize
 
 
 def _ranges(workload: AttentionWorkload, config: Config) -> tuple[Expr, Expr]:
@@ -237,7 +233,7 @@ def _tile_range(workload: AttentionWorkload, config: Config) -> tuple[np.ndarray
 
 def cost(workload: AttentionWorkload, config: Config) -> Cost:
     """Closed form over the blocks of rows: tiles visited, and the keys they span."""
-    w, bm, bn, bd = workload, config["block_m"], config["block_n"], _block_d(workload)
+    w, bm, bn, bd = workload, config["block_m"], config["block_n"], block_d(workload.head_dim)
     first, last = _tile_range(w, config)
     programs, heads = len(first) * w.heads * w.batch, w.heads * w.batch
     tiles = int(np.maximum(last - first, 0).sum()) * heads
@@ -262,7 +258,7 @@ def _vector_flops(bm: int, bn: int, bd: int) -> int:
 
 def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
     """One launch, one program per block of rows, head and sequence; K and V tiles arrive ahead in a ring."""
-    w, bm, bd = workload, config["block_m"], _block_d(workload)
+    w, bm, bd = workload, config["block_m"], block_d(workload.head_dim)
     first, last = _ranges(w, config)
     compiled = config.resources.get("flash")
     body: list[TileOp | Loop] = [
@@ -299,7 +295,7 @@ def _rows(batch: str, head: str, block: int) -> tuple[Expr, ...]:
 
 
 def _slots(workload: AttentionWorkload, config: Config) -> tuple[Slot, ...]:
-    bm, bn, bd, ring = config["block_m"], config["block_n"], _block_d(workload), tuned.ring_depth(config)
+    bm, bn, bd, ring = config["block_m"], config["block_n"], block_d(workload.head_dim), tuned.ring_depth(config)
     size = workload.itemsize
     return (
         Slot(name="Q", shape=(bm, bd), itemsize=size, operand="Q"),
@@ -314,7 +310,8 @@ def _slots(workload: AttentionWorkload, config: Config) -> tuple[Slot, ...]:
 
 
 def _tile_ops(workload: AttentionWorkload, config: Config) -> tuple[TileOp, ...]:
-    w, bm, bn, bd, ahead = workload, config["block_m"], config["block_n"], _block_d(workload), tuned.ring_depth(config) - 1
+    w, bm, bn, bd = workload, config["block_m"], config["block_n"], block_d(workload.head_dim)
+    ahead = tuned.ring_depth(config) - 1
     at = (var("b"), var("h") // w.group, var("j") * bn, const(0))
     mask: dict[str, Expr | float] = {
         "row": var("m") * bm, "col": var("j") * bn, "shift": w.keys - w.seq, "causal": int(w.causal), "window": w.window,
@@ -348,14 +345,10 @@ def _backward_compilations(workload: AttentionWorkload, config: Config) -> tuple
 KERNELS = (
     KernelSpec(
         info=KernelInfo(
-            id="flash", title="flash", summary="FlashAttention-2's order: S and P stay on the SM", family="attention",
+            id="flash", title="flash", place=3,
+            summary="FlashAttention-2's order: S and P stay on the SM", family="attention",
             role="ours", source="Dao 2023, FlashAttention-2", passes=("forward", "backward"),
-            params=(
-                Param(name="block_m", title="Block of queries", choices=(16, 32, 64, 128), unit="rows"),
-                Param(name="block_n", title="Block of keys", choices=(16, 32, 64, 128), unit="rows"),
-                Param(name="warps", title="Warps", choices=(4, 8)),
-                Param(name="stages", title="Stages", choices=(1, 2, 3, 4), help="depth of the pipeline of loads"),
-            ),
+            params=tuned.PARAMS,
         ),
         operands=_of_pass(reference.operands, flash_backward.operands), inputs=reference.inputs,
         reference=reference.reference, launch=_of_pass(launch, partial(flash_backward.launch, launch)),

@@ -41,7 +41,7 @@ from kernels.contract import (
     const,
     var,
 )
-from kernels.jit import POINTER, cdiv, describable, described, descriptor, jit, next_power_of_2, require_triton, tl
+from kernels.jit import POINTER, block_d, cdiv, describable, described, descriptor, jit, require_triton, tl
 
 if TYPE_CHECKING:
     import torch
@@ -152,8 +152,12 @@ def _flash_backward(
                 p = tl.where(seen, p, 0.0)
         dv = tl.dot(p.to(do.dtype), do, dv, input_precision=PRECISION)
         ds = (p * (dp - delta[None, :])).to(q.dtype)
-        dk = tl.dot(ds, q, dk, input_precision=PRECISION)
-        dq = tl.dot(ds.T, k, input_precision=PRECISION)
+        if BLOCK_D == 128:  # dQ leaves while dK is multiplied; at other widths the compiler would serialise the products
+            dq = tl.dot(ds.T, k, input_precision=PRECISION)
+            dk = tl.dot(ds, q, dk, input_precision=PRECISION)
+        else:
+            dk = tl.dot(ds, q, dk, input_precision=PRECISION)
+            dq = tl.dot(ds.T, k, input_precision=PRECISION)
         if TMA:
             sum_ptr.atomic_add([b, h, row, 0], dq.reshape(1, 1, BLOCK_M, BLOCK_D))
         else:
@@ -184,22 +188,18 @@ def _dq(
 def _constants(workload: AttentionWorkload, config: Config) -> dict[str, dict[str, Any]]:
     """Constexprs by launch."""
     w = workload
-    row_wise = {"D": w.head_dim, "BLOCK_M": _row_block(w), "BLOCK_D": _block_d(w)}
+    row_wise = {"D": w.head_dim, "BLOCK_M": _row_block(w), "BLOCK_D": block_d(w.head_dim)}
     walk = {
-        "D": w.head_dim, "BLOCK_M": config["block_m"], "BLOCK_N": config["block_n"], "BLOCK_D": _block_d(w),
+        "D": w.head_dim, "BLOCK_M": config["block_m"], "BLOCK_N": config["block_n"], "BLOCK_D": block_d(w.head_dim),
         "CAUSAL": w.causal, "WINDOW": w.window > 0, "EDGE": w.causal or w.keys % config["block_n"] > 0,
         "TMA": config.params.get("wgmma", 0) > 0, "PRECISION": "ieee" if w.dtype == "float32" else "tf32",
     }
     return {"delta": row_wise, "flash_backward": walk, "dQ": row_wise}
 
 
-def _block_d(workload: AttentionWorkload) -> int:
-    return max(16, next_power_of_2(workload.head_dim))
-
-
 def _row_block(workload: AttentionWorkload) -> int:
     """Rows of a program of the first and the last launch."""
-    return ROW_ELEMENTS // _block_d(workload)
+    return ROW_ELEMENTS // block_d(workload.head_dim)
 
 
 def operands(workload: AttentionWorkload) -> tuple[Operand, ...]:
@@ -234,7 +234,7 @@ def launch(
         Refusal: Triton is missing.
     """
     require_triton()
-    w, bm, bn, bd = workload, config["block_m"], config["block_n"], _block_d(workload)
+    w, bm, bn, bd = workload, config["block_m"], config["block_n"], block_d(workload.head_dim)
     save(w, config, tensors)()
     q, k, v, o, do, dq, dk, dv = (tensors[name] for name in ("Q", "K", "V", "O", "dO", "dQ", "dK", "dV"))
     lse, total = tensors["lse"], tensors["dQ sum"]
@@ -273,7 +273,7 @@ def compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilati
     walk = arguments("q k v do dk dv", "base delta sum", "qkvgxy", ("n_q", "n_kv", "n_row", "window", "heads", "group"),
                      ("scale", "scale_log2"))
     if config.params.get("wgmma"):
-        bm, bn, bd = config["block_m"], config["block_n"], _block_d(w)
+        bm, bn, bd = config["block_m"], config["block_n"], block_d(w.head_dim)
         walk |= dict.fromkeys(("q_ptr", "do_ptr"), described(w.dtype, [1, 1, bm, bd]))
         walk |= dict.fromkeys(("k_ptr", "v_ptr"), described(w.dtype, [1, 1, bn, bd]))
         walk |= dict.fromkeys(("base_ptr", "delta_ptr"), described("float32", [1, 1, bm]))
@@ -295,7 +295,7 @@ def compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilati
 
 def sram_bytes(workload: AttentionWorkload, config: Config) -> int:
     """K, V, dS, the rings of Q and dO, and with TMA the tile of dQ that leaves."""
-    bm, bn, bd = config["block_m"], config["block_n"], _block_d(workload)
+    bm, bn, bd = config["block_m"], config["block_n"], block_d(workload.head_dim)
     elements = (2 * bn + 2 * bm * tuned.ring_depth(config)) * bd + bm * bn
     return elements * workload.itemsize + (4 * bm * bd if config.params.get("wgmma") else 0)
 
@@ -325,7 +325,7 @@ def _tile_range(workload: AttentionWorkload, config: Config) -> tuple[np.ndarray
 
 def cost(workload: AttentionWorkload, config: Config) -> Cost:
     """Closed form over the blocks of keys: tiles of queries visited, and the rows they span."""
-    w, bm, bn, bd = workload, config["block_m"], config["block_n"], _block_d(workload)
+    w, bm, bn, bd = workload, config["block_m"], config["block_n"], block_d(workload.head_dim)
     first, last = _tile_range(w, config)
     heads, key_heads = w.batch * w.heads, w.batch * w.kv_heads
     row_wise = cdiv(w.seq, _row_block(w)) * _row_block(w) * heads  # rows computed on, masked lanes included
@@ -379,7 +379,7 @@ def _row_grid(workload: AttentionWorkload) -> tuple[Axis, ...]:
 
 def _row_ops(workload: AttentionWorkload, bm: int, head: Expr) -> Callable[..., TileOp]:
     """Makes loads and stores of a block of `bm` rows m: tiles [bm, BLOCK_D], or of numbers [bm], of a query head."""
-    w, bd = workload, _block_d(workload)
+    w, bd = workload, block_d(workload.head_dim)
 
     def move(kind: Literal["load", "store"], operand: str, slot: str = "", numbers: bool = False, **more: Any) -> TileOp:
         at: tuple[Expr, ...] = (var("b"), head, var("m") * bm)
@@ -393,7 +393,7 @@ def _row_ops(workload: AttentionWorkload, bm: int, head: Expr) -> Callable[..., 
 
 
 def _delta_launch(workload: AttentionWorkload, config: Config) -> Launch:
-    w, bm, bd = workload, _row_block(workload), _block_d(workload)
+    w, bm, bd = workload, _row_block(workload), block_d(workload.head_dim)
     move = _row_ops(w, bm, var("h"))
     tile: dict[str, Any] = {"shape": (bm, bd), "itemsize": w.itemsize, "place": "registers"}
     numbers: dict[str, Any] = {"shape": (bm,), "itemsize": 4, "place": "registers"}
@@ -413,7 +413,7 @@ def _delta_launch(workload: AttentionWorkload, config: Config) -> Launch:
 
 
 def _dq_launch(workload: AttentionWorkload, config: Config) -> Launch:
-    w, bm, bd = workload, _row_block(workload), _block_d(workload)
+    w, bm, bd = workload, _row_block(workload), block_d(workload.head_dim)
     move = _row_ops(w, bm, var("h"))
     return _launch(
         config, "dQ", "dQ = sum / √D", _row_grid(w),
@@ -426,7 +426,7 @@ def _dq_launch(workload: AttentionWorkload, config: Config) -> Launch:
 
 
 def _walk_launch(workload: AttentionWorkload, config: Config) -> Launch:
-    w, bn, bd = workload, config["block_n"], _block_d(workload)
+    w, bn, bd = workload, config["block_n"], block_d(workload.head_dim)
     first, last = _ranges(w, config)
     at = (var("b"), var("g"), var("n") * bn, const(0))
 
@@ -447,7 +447,7 @@ def _walk_launch(workload: AttentionWorkload, config: Config) -> Launch:
 
 
 def _slots(workload: AttentionWorkload, config: Config) -> tuple[Slot, ...]:
-    bm, bn, bd, ring = config["block_m"], config["block_n"], _block_d(workload), tuned.ring_depth(config)
+    bm, bn, bd, ring = config["block_m"], config["block_n"], block_d(workload.head_dim), tuned.ring_depth(config)
     size = workload.itemsize
     numbers: dict[str, Any] = {"shape": (bm,), "itemsize": 4, "copies": ring, "place": "sram" if ring > 1 else "registers"}
     return (
@@ -467,7 +467,8 @@ def _slots(workload: AttentionWorkload, config: Config) -> tuple[Slot, ...]:
 
 
 def _tile_ops(workload: AttentionWorkload, config: Config) -> tuple[TileOp, ...]:
-    w, bm, bn, bd, ahead = workload, config["block_m"], config["block_n"], _block_d(workload), tuned.ring_depth(config) - 1
+    w, bm, bn, bd = workload, config["block_m"], config["block_n"], block_d(workload.head_dim)
+    ahead = tuned.ring_depth(config) - 1
     move = _row_ops(w, bm, var("g") * w.group + var("r"))
     mask: dict[str, Expr | float] = {
         "row": var("m") * bm, "col": var("n") * bn, "shift": w.keys - w.seq, "causal": int(w.causal), "window": w.window,

@@ -47,7 +47,7 @@ from kernels.contract import (
     const,
     var,
 )
-from kernels.jit import TensorDescriptor, cdiv, gl, gluon_jit, hopper, next_power_of_2, require_gluon
+from kernels.jit import TensorDescriptor, block_d, cdiv, gl, gluon_jit, hopper, require_gluon
 
 if TYPE_CHECKING:
     import torch
@@ -354,23 +354,19 @@ def _flash_hopper(
         ], [4, 4, 1], [160, 160, 32])
 
 
-def _block_d(workload: AttentionWorkload) -> int:
-    return max(16, next_power_of_2(workload.head_dim))
-
-
 def _consumers(config: Config) -> int:
     return max(1, config["block_m"] // CONSUMER_ROWS)
 
 
 def _swizzle(workload: AttentionWorkload) -> int:
     """Bytes of a row over which the copy engine spreads the banks, at most 128."""
-    return min(128, 2 * _block_d(workload))
+    return min(128, 2 * block_d(workload.head_dim))
 
 
 def _sram_bytes(workload: AttentionWorkload, config: Config, rows_of_o: int = 0) -> int:
     """Q, the rings of K and V, a place for O if it has its own, and the barriers."""
     rows = config["block_m"] + 2 * config["block_n"] * config["stages"] + rows_of_o
-    return rows * _block_d(workload) * 2 + 1024
+    return rows * block_d(workload.head_dim) * 2 + 1024
 
 
 def _own_o(workload: AttentionWorkload, config: Config) -> bool:
@@ -406,8 +402,8 @@ def _span(workload: AttentionWorkload, config: Config) -> int:
 
 def _constants(workload: AttentionWorkload, config: Config) -> dict[str, Any]:
     return {
-        "BLOCK_M": config["block_m"], "BLOCK_N": config["block_n"], "BLOCK_D": _block_d(workload), "STAGES": config["stages"],
-        "CAUSAL": workload.causal, "WINDOW": workload.window > 0,
+        "BLOCK_M": config["block_m"], "BLOCK_N": config["block_n"], "BLOCK_D": block_d(workload.head_dim),
+        "STAGES": config["stages"], "CAUSAL": workload.causal, "WINDOW": workload.window > 0,
         "MASKED": workload.causal or workload.keys % config["block_n"] > 0,
         "PINGPONG": bool(config.params.get("pingpong", 1)),
         "OWN_O": _own_o(workload, config),
@@ -422,7 +418,7 @@ def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Cal
     """
     require_gluon()
     if not tensors["Q"].is_cuda:
-        raise Refusal("flash_hopper runs on a GPU of compute capability 9.0 and these tensors are not on one: choose flash")
+        raise Refusal("flash for Hopper runs on a GPU of compute capability 9.0 and these tensors are not on one: choose flash")
     w = workload
     q, o = (_descriptor(name, tensors[name], CONSUMER_ROWS, w) for name in "QO")
     k, v = (_descriptor(name, tensors[name], config["block_n"], w) for name in "KV")
@@ -453,7 +449,7 @@ def _descriptor(name: str, tensor: torch.Tensor, rows: int, workload: AttentionW
         raise Refusal(f"the copy engine needs {name} contiguous in its last dimension, and its address and other strides "
                       "multiples of 16 bytes: lay it out so, or choose flash")
     layout = gl.NVMMASharedLayout(swizzle_byte_width=_swizzle(workload), element_bitwidth=16, rank=4)
-    return TensorDescriptor(tensor, list(tensor.shape), [*strides[:-1], 1], [1, 1, rows, _block_d(workload)], layout)
+    return TensorDescriptor(tensor, list(tensor.shape), [*strides[:-1], 1], [1, 1, rows, block_d(workload.head_dim)], layout)
 
 
 def compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilation, ...]:
@@ -463,7 +459,7 @@ def compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilati
     element = "fp16" if workload.dtype == "float16" else "bf16"
 
     def descriptor(rows: int) -> str:
-        return f"tensordesc<{element}[1, 1, {rows}, {_block_d(workload)}],{layout}>"
+        return f"tensordesc<{element}[1, 1, {rows}, {block_d(workload.head_dim)}],{layout}>"
 
     queries, keys = descriptor(CONSUMER_ROWS), descriptor(config["block_n"])
     signature = {"q_desc": queries, "k_desc": keys, "v_desc": keys, "o_desc": queries}
@@ -488,12 +484,12 @@ def constraints(workload: AttentionWorkload, config: Config, device: Device) -> 
         return []
     if device.capability != (9, 0):
         has = "an unknown one" if device.capability is None else "{}.{}".format(*device.capability)
-        return [f"flash_hopper uses instructions of compute capability 9.0 alone and this device has {has}: choose flash"]
+        return [f"flash for Hopper uses instructions of compute capability 9.0 alone and this device has {has}: choose flash"]
     reasons = []
     if workload.itemsize != 2:
-        reasons.append(f"flash_hopper multiplies 16-bit elements, not {workload.dtype}: choose flash, or another dtype")
+        reasons.append(f"flash for Hopper multiplies 16-bit elements, not {workload.dtype}: choose flash, or another dtype")
     elif (need := _sram_bytes(workload, config)) > (limit := device.sram_bytes_per_block or SRAM_BYTES):
-        reasons.append(f"flash_hopper's tiles need {cdiv(need, 1024)} KiB of SRAM and this device gives a block "
+        reasons.append(f"flash for Hopper's tiles need {cdiv(need, 1024)} KiB of SRAM and this device gives a block "
                        f"{limit // 1024} KiB: choose a smaller block_m, block_n or stages")
     return reasons
 
@@ -525,7 +521,7 @@ def _tile_range(workload: AttentionWorkload, config: Config) -> tuple[np.ndarray
 
 def cost(workload: AttentionWorkload, config: Config) -> Cost:
     """Closed form over the blocks of rows: tiles visited, and the keys they span."""
-    w, bm, bn, bd = workload, config["block_m"], config["block_n"], _block_d(workload)
+    w, bm, bn, bd = workload, config["block_m"], config["block_n"], block_d(workload.head_dim)
     first, last = _tile_range(w, config)
     heads = w.heads * w.batch
     tiles = int((last - first).sum()) * heads
@@ -552,7 +548,7 @@ def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
 
     The order is that of the data: the kernel also issues S of the next tile before it waits for P V of this one.
     """
-    w, bm, bn, bd = workload, config["block_m"], config["block_n"], _block_d(workload)
+    w, bm, bn, bd = workload, config["block_m"], config["block_n"], block_d(workload.head_dim)
     first, full, last = _ranges(w, config)
     compiled, span = config.resources.get("flash_hopper"), _span(w, config)
     flat = _flat(w, config)
@@ -594,7 +590,7 @@ def _flat(workload: AttentionWorkload, config: Config) -> Affine:
 
 
 def _slots(workload: AttentionWorkload, config: Config) -> tuple[Slot, ...]:
-    bm, bn, bd, ring = config["block_m"], config["block_n"], _block_d(workload), config["stages"]
+    bm, bn, bd, ring = config["block_m"], config["block_n"], block_d(workload.head_dim), config["stages"]
     size = workload.itemsize
     return (
         Slot(name="Q", shape=(bm, bd), itemsize=size, operand="Q"),
@@ -610,7 +606,7 @@ def _slots(workload: AttentionWorkload, config: Config) -> tuple[Slot, ...]:
 
 
 def _tile_ops(workload: AttentionWorkload, config: Config) -> tuple[TileOp, ...]:
-    w, bm, bn, bd, ahead = workload, config["block_m"], config["block_n"], _block_d(workload), config["stages"] - 1
+    w, bm, bn, bd, ahead = workload, config["block_m"], config["block_n"], block_d(workload.head_dim), config["stages"] - 1
     flat = _flat(w, config)
     at = (flat // w.heads, flat // w.group % w.kv_heads, var("j") * bn, const(0))
     mask: dict[str, Expr | float] = {
@@ -633,7 +629,8 @@ def _tile_ops(workload: AttentionWorkload, config: Config) -> tuple[TileOp, ...]
 KERNELS = (
     KernelSpec(
         info=KernelInfo(
-            id="flash_hopper", title="flash for Hopper", family="attention", role="ours", dtypes=("float16", "bfloat16"),
+            id="flash_hopper", title="flash for Hopper", place=4,
+            family="attention", role="ours", dtypes=("float16", "bfloat16"),
             summary="a warp that fetches, warpgroups that multiply in turns, softmax beside the matrix units",
             source="Shah et al. 2024, FlashAttention-3",
             params=(

@@ -1,6 +1,5 @@
 """PyTorch's scaled_dot_product_attention, one kernel per back end: the peers that everybody has.
 
-Compulsory HBM traffic: Q + K + V + O (backward: Q + K + V + O + dO + dQ + dK + dV + lse). Opaque: no schedule is known.
 Source: torch.nn.attention.sdpa_kernel; a back end that cannot run is refused, never replaced by another.
 """
 
@@ -11,8 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kernels.attention import reference
-from kernels.contract import AttentionWorkload, Config, Cost, Device, KernelInfo, KernelSpec, Refusal, Traffic
+from kernels.attention import peer, reference
+from kernels.contract import AttentionWorkload, Config, Device, Refusal
 
 if TYPE_CHECKING:
     import torch
@@ -47,32 +46,15 @@ def launch(backend: str, workload: AttentionWorkload, config: Config, tensors: T
     Raises:
         Refusal: the back end does not take this workload.
     """
-    import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    chosen = getattr(SDPBackend, backend)
-    attention = _call(workload)
-    q, k, v = (tensors[name] for name in ("Q", "K", "V"))
+    chosen, call = getattr(SDPBackend, backend), _call(workload)
 
-    def forward() -> Tensors:
+    def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         with sdpa_kernel(chosen):
-            return {"O": attention(q, k, v)}
+            return call(q, k, v)
 
-    if workload.pass_ == "forward":
-        refused_unless_it_runs(forward)
-        return forward
-    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
-
-    def graph() -> Tensors:
-        with sdpa_kernel(chosen):
-            return {"O": attention(*leaves)}
-
-    out = refused_unless_it_runs(graph)["O"]
-
-    def backward() -> Tensors:
-        return dict(zip(("dQ", "dK", "dV"), torch.autograd.grad(out, leaves, tensors["dO"], retain_graph=True), strict=True))
-
-    return backward
+    return peer.bind(attention, workload, tensors, refused_unless_it_runs)
 
 
 def refused_unless_it_runs(call: Callable[[], Tensors]) -> Tensors:
@@ -103,30 +85,10 @@ def constraints(name: str, workload: AttentionWorkload, config: Config, device: 
     return reasons
 
 
-def cost(workload: AttentionWorkload, config: Config) -> Cost:  # noqa: ARG001
-    """The compulsory traffic of the operands; what the back end moves beyond that is not known."""
-    hbm = {o.name: Traffic(o.bytes, 0) if o.role == "input" else Traffic(0, o.bytes) for o in reference.operands(workload)}
-    if workload.pass_ == "backward":
-        rows = workload.batch * workload.heads * workload.seq
-        hbm |= {"O": Traffic(rows * workload.head_dim * workload.itemsize, 0), "lse": Traffic(4 * rows, 0)}
-    return Cost(nominal_flops=workload.nominal_flops, flops=workload.nominal_flops, hbm=hbm)
-
-
-def configure(workload: AttentionWorkload, device: Device) -> Config:  # noqa: ARG001
-    """Nothing to choose: the library chooses."""
-    return Config()
-
-
 KERNELS = tuple(
-    KernelSpec(
-        info=KernelInfo(
-            id=name, title=title, summary=summary, family="attention", role="peer", passes=("forward", "backward"),
-            opaque=True, source="torch.nn.functional.scaled_dot_product_attention",
-        ),
-        operands=reference.operands, inputs=reference.inputs, reference=reference.reference,
-        launch=partial(launch, backend), configure=configure, constraints=partial(constraints, name), cost=cost, schedule=None,
-        compilations=lambda workload, config: (),  # noqa: ARG005
-        tolerance=reference.tolerance,
+    peer.spec(
+        peer.info(name, title, summary, "torch.nn.functional.scaled_dot_product_attention"),
+        partial(launch, backend), partial(constraints, name), peer.with_square if name == "sdpa_math" else reference.operands,
     )
     for name, (backend, title, summary) in BACKENDS.items()
 )

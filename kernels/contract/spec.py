@@ -113,7 +113,10 @@ class Cost(Struct, frozen=True, kw_only=True):
 
 
 class KernelInfo(Struct, frozen=True, kw_only=True):
-    """What travels to a front end about a kernel. `opaque`: no schedule is known, and none is drawn."""
+    """What travels to a front end about a kernel. `opaque`: no schedule is known, and none is drawn.
+
+    `place`: among those of its role, in the order in which they are taught; those without one follow by id.
+    """
 
     id: str
     title: str
@@ -125,6 +128,7 @@ class KernelInfo(Struct, frozen=True, kw_only=True):
     params: tuple[Param, ...] = ()
     opaque: bool = False
     source: str = ""
+    place: int = 99
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,10 +16,16 @@ from importlib.resources import files
 import msgspec
 from msgspec.structs import replace
 
-from kernels.contract import AttentionWorkload, Compilation, Config, Device, Resources
+from kernels.contract import AttentionWorkload, Compilation, Config, Device, Param, Resources
 
 CPU = "cpu"
 BACKWARD = "_backward"
+PARAMS = (
+    Param(name="block_m", title="Block of queries", choices=(16, 32, 64, 128), unit="rows"),
+    Param(name="block_n", title="Block of keys", choices=(16, 32, 64, 128), unit="rows"),
+    Param(name="warps", title="Warps", choices=(4, 8)),
+    Param(name="stages", title="Stages", choices=(1, 2, 3, 4), help="depth of the pipeline of loads"),
+)  # what a row sets and a user may set instead
 
 
 class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,6 +110,15 @@ def choose(table: str, kernel: str, workload: AttentionWorkload) -> Config:
         "block_m": row.block_m, "block_n": row.block_n, "warps": row.warps, "stages": row.stages,
         "wgmma": int(table == "sm_90" and workload.itemsize == 2),
     } | row.more)
+
+
+def too_large(title: str, need: int, device: Device) -> list[str]:
+    """A sentence where tiles that take `need` bytes of shared memory do not fit the SM."""
+    limit = device.sram_bytes_per_block
+    if device.kind == "cpu" or not limit or need <= limit:
+        return []
+    return [f"{title}'s tiles need {need // 1024} KiB of SRAM and this device gives a block {limit // 1024} KiB: "
+            "choose a smaller block_m, block_n or stages"]
 
 
 def with_resources(config: Config, compilations: tuple[Compilation, ...], device: Device) -> Config:

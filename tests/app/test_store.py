@@ -147,9 +147,20 @@ def test_the_end_leaves_the_data() -> None:
     assert len(store.snapshot().series["flash"].t_s) == 10
 
 
-def test_a_kernel_keeps_its_place_whatever_is_chosen() -> None:
-    one, two = reduced(feed.hello(), feed.planned(("flash",))).snapshot(), reduced(feed.hello(), feed.planned()).snapshot()
-    assert one.index("flash") == two.index("flash") != two.index("naive")
+def test_a_kernel_keeps_its_hue_for_as_long_as_it_is_chosen() -> None:
+    store = reduced(feed.hello(), feed.planned(("naive", "flash", "sdpa_math")))
+    before = store.snapshot().hues
+    assert before == {"naive": 0, "flash": 1, "sdpa_math": 2}
+    store.reduce(feed.planned(("flash", "sdpa_math"), generation=2))
+    assert store.snapshot().hues == {"flash": 1, "sdpa_math": 2}
+    store.reduce(feed.planned(("naive", "flash", "sdpa_math", "sdpa_cudnn"), generation=3))
+    after = store.snapshot()
+    assert [after.index(kernel) for kernel in ("flash", "sdpa_math")] == [1, 2]
+    assert sorted(after.hues.values()) == [0, 1, 2, 3]
+
+
+def test_titles_are_the_engines_and_an_unknown_kernel_has_its_id() -> None:
+    one = reduced(feed.hello(), feed.planned(("flash",))).snapshot()
     assert one.title("sdpa_cudnn") == "SDPA cuDNN"
     assert one.title("unheard_of") == "unheard_of"
 

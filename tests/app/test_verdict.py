@@ -28,8 +28,13 @@ def _plain(text: str) -> str:
 
 
 def timed(naive_ns: float, flash_ns: float, workload: AttentionWorkload = FULL) -> Verdict:
-    return judged(feed.hello(), feed.planned(workload=workload), feed.sample("naive", 1, naive_ns),
-                  feed.sample("flash", 1, flash_ns))
+    return judged(feed.hello(), feed.planned(workload=workload), *samples(naive_ns, flash_ns))
+
+
+def samples(naive_ns: float, flash_ns: float, scatter: float = 0.001) -> list[Event]:
+    """Five of each kernel, `scatter` of their time apart."""
+    return [feed.sample(kernel, 1 + i, time_ns * (1 + scatter * (i - 2)))
+            for kernel, time_ns in (("naive", naive_ns), ("flash", flash_ns)) for i in range(5)]
 
 
 def test_before_anything_it_says_what_it_waits_for() -> None:
@@ -58,6 +63,19 @@ def test_equal_speeds_are_called_equal() -> None:
     assert "and runs at the same speed" in timed(2.00e6, 2.01e6).text
 
 
+def test_speeds_whose_spreads_overlap_are_not_told_apart() -> None:
+    said = judged(feed.hello(), feed.planned(workload=FULL), *samples(3e6, 2e6, scatter=0.3))
+    assert "and runs at the same speed" in said.text
+    assert "faster" not in said.text
+
+
+def test_two_samples_are_too_few_to_compare() -> None:
+    events = samples(14e6, 2e6)
+    said = judged(feed.hello(), feed.planned(workload=FULL), *events[:2], *events[5:7])
+    assert "faster" not in said.text
+    assert said.provenance == "scheduled"
+
+
 def test_a_slower_flash_is_called_slower_and_the_numbers_say_why() -> None:
     said = timed(14e6, 18e6)
     assert "flash moves 33.0× fewer bytes than naive but runs 1.29× slower" in said.text
@@ -71,8 +89,7 @@ def test_no_reason_is_given_that_the_numbers_do_not_show() -> None:
 
 
 def test_on_a_cpu_it_says_what_the_speeds_are_worth() -> None:
-    slow = judged(feed.hello(), feed.planned(workload=FULL, device=feed.CPU), feed.sample("naive", 1, 14e6),
-                  feed.sample("flash", 1, 18e6))
+    slow = judged(feed.hello(), feed.planned(workload=FULL, device=feed.CPU), *samples(14e6, 18e6))
     assert "on a CPU each tile is a call into PyTorch" in slow.text
     fast = judged(*feed.run(device=feed.CPU, workload=FULL, seconds=1))
     assert any("speeds do not" in fact for fact in (fast.text, *fast.more))
@@ -82,7 +99,7 @@ def test_a_kernel_that_does_not_fit_is_said_with_its_need_while_the_other_runs()
     long = AttentionWorkload(batch=4, seq=65536, heads=16, kv_heads=16, head_dim=128)
     planned = feed.planned(refused={"naive": "it needs too much"}, workload=long)
     said = judged(feed.hello(), planned, feed.sample("flash", 1, 300e6))
-    assert said.text.startswith("naive does not fit: it needs 1.00 TiB of 140 GiB HBM; flash needs 4.00 GiB and runs at")
+    assert said.text.startswith("naive does not fit: it needs 1.00 TiB and 140 GiB of HBM are free; flash needs 4.00 GiB and")
     assert said.provenance == "memory modelled, speed measured"
 
 

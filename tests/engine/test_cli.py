@@ -122,7 +122,7 @@ def test_any_options_give_a_valid_workload_or_one_sentence(arguments: list[str])
 @pytest.mark.parametrize(
     ("device", "expected"),
     [
-        (CPU, {"batch": 1, "heads": 8, "seq": 1024, "head_dim": 64, "dtype": "float32"}),
+        (CPU, {"batch": 1, "heads": 4, "seq": 1024, "head_dim": 64, "dtype": "float32"}),
         (Device(id="cuda:0", kind="cuda", name="H200", capability=(9, 0), memory_bytes=140 << 30),
          {"batch": 4, "heads": 16, "seq": 4096, "head_dim": 128, "dtype": "bfloat16"}),
         (Device(id="cuda:0", kind="cuda", name="T4", capability=(7, 5), memory_bytes=15 << 30),
@@ -191,8 +191,8 @@ def test_run_refuses_what_cannot_fit_and_runs_the_rest() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["run", "--kernel", "nope"], "there is no kernel 'nope': choose from naive, flash"),
-        (["run", "--kernel", ""], "there is no kernel '': choose from naive, flash"),
+        (["run", "--kernel", "nope"], "there is no kernel 'nope': choose from naive, fused_softmax"),
+        (["run", "--kernel", ""], "there is no kernel '': choose from naive, fused_softmax"),
         (["run", "--device", "cuda:99"], "there is no device 'cuda:99' here: choose "),
         (["run", "--kernel", "flash", "--set", "block_m=7"], "block_m of flash cannot be 7: choose 16, 32, 64 or 128"),
         (["run", "--seconds", "-1"], "-1.0 is not in the range"),
@@ -336,4 +336,4 @@ def test_output_that_nobody_reads_ends_quietly() -> None:
 
 
 def test_help_names_every_command() -> None:
-    assert set(main.commands) == {"doctor", "devices", "kernels", "run", "serve"}
+    assert set(main.commands) == {"doctor", "devices", "kernels", "run", "bench", "serve"}

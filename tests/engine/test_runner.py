@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
+import weakref
 from itertools import pairwise
 
 import pytest
@@ -194,3 +196,29 @@ def test_the_host_refines_nothing_and_a_missing_gpu_is_named() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(machine.Unusable, match="cannot use cuda:0"):
             machine.open_machine(Device(id="cuda:0", kind="cuda", name=""), nothing)
+
+
+def test_a_graphs_timer_keeps_what_the_launch_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A captured launch reads the tensors of its closure at each replay: a mask, what autograd saved for a backward pass."""
+
+    class Mark:
+        def synchronize(self) -> None: ...
+
+        def elapsed_time(self, _: object) -> float:
+            return 1.0
+
+    class Graph:
+        def replay(self) -> None: ...
+
+    def bound() -> tuple[machine.Run, weakref.ref[torch.Tensor]]:
+        mask = torch.ones(3)
+        return lambda: {"O": mask}, weakref.ref(mask)
+
+    monkeypatch.setattr(machine, "_mark", Mark)
+    monkeypatch.setattr(machine, "_capture", lambda *_: Graph())
+    run, mask = bound()
+    timer = machine.CudaTimer(run, nothing)
+    del run
+    gc.collect()
+    assert list(timer.burst())
+    assert mask() is not None

@@ -42,8 +42,8 @@ def by_id(value: object) -> str | None:
 def test_launch_agrees_with_reference(spec: KernelSpec, dtype: str, workload: AttentionWorkload, device: Device) -> None:
     w = AttentionWorkload(**{
         f: getattr(workload, f) for f in workload.__struct_fields__ if f != "dtype"} | {"dtype": dtype})
-    if spec.id == "naive" and w.seq * w.keys > 1 << 28:
-        pytest.skip("the square of the longest row is for flash alone")
+    if sum(o.bytes for o in spec.operands(w) if o.role == "scratch") > 1 << 33:
+        pytest.skip("the square of the longest row is for kernels that do not write it")
     config = spec.configure(w, device)
     if reasons := spec.constraints(w, config, device):
         pytest.skip(reasons[0])

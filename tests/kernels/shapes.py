@@ -52,10 +52,10 @@ def name(workload: AttentionWorkload) -> str:
 def tensors_for(spec: KernelSpec, workload: AttentionWorkload, device: str = "cpu") -> dict[str, torch.Tensor]:
     """Random inputs; outputs, scratch and what is to be saved full of NaN, so that what is not written shows."""
     tensors = spec.inputs(workload, device, torch.Generator(device).manual_seed(workload.seq))
+    dtypes = {workload.itemsize: getattr(torch, workload.dtype), 4: torch.float32}
     for operand in spec.operands(workload):
         if operand.role != "input":
-            dtype = torch.float32 if operand.itemsize == 4 else getattr(torch, workload.dtype)
-            tensors[operand.name] = torch.full(operand.shape, float("nan"), dtype=dtype, device=device)
+            tensors[operand.name] = torch.full(operand.shape, float("nan"), dtype=dtypes[operand.itemsize], device=device)
     return tensors
 
 

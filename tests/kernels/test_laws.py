@@ -155,6 +155,43 @@ def test_live_slots_fit_what_was_compiled_and_the_device(
         assert live_bytes(launch, steps, "registers").max() <= held * launch.warps * 32 * 4
 
 
+@every
+def test_tiles_that_do_not_fit_the_device_are_refused(spec: KernelSpec) -> None:
+    assert spec.schedule
+    widest = "float32" if "float32" in spec.info.dtypes else "bfloat16"
+    w = AttentionWorkload(batch=1, heads=1, kv_heads=1, seq=512, head_dim=256, dtype=widest)  # type: ignore[arg-type]
+    config = Config(params={"block_m": 128, "block_n": 128, "warps": 8, "stages": 4})
+    launches = spec.schedule(w, config).launches
+    need = max(live_bytes(launch, program_steps(spec.schedule(w, config), launch, 0), "sram").max() for launch in launches)
+    assert need > (H200.sram_bytes_per_block or 0)
+    reason, = spec.constraints(w, config, H200)
+    assert reason.startswith(f"{spec.info.title}'s tiles need ")
+    assert not spec.constraints(w, config, CPU)
+
+
+def test_fusion_saves_what_the_mask_kernel_moves() -> None:
+    naive, fused = catalog()["naive"], catalog()["fused_softmax"]
+    for workload in grid():
+        square = workload.batch * workload.heads * workload.seq * workload.keys * workload.itemsize
+        costs = [spec.cost(workload, SMALL) for spec in (naive, fused)]
+        assert costs[0].hbm_bytes - costs[1].hbm_bytes == (2 * square if workload.causal else 0)
+        assert costs[0].flops == costs[1].flops, "the same products"
+
+
+def test_flash_v1_rewrites_o_at_every_block_of_keys() -> None:
+    w = shape(130, 2, seq_kv=100, causal=False)
+    spec, blocks = catalog()["flash_v1"], -(-100 // SMALL["block_n"])
+    assert spec.schedule
+    schedule = spec.schedule(w, SMALL)
+    moved = totals(schedule)
+    for operand in "Oml":
+        size = schedule.operand(operand).bytes
+        assert moved.read[operand] == blocks * size
+        assert moved.written[operand] == (blocks + 1) * size, "once to begin with"
+        assert touches(schedule, schedule.launches[0])[1][operand].max() == blocks + 1
+    assert moved.read["K"] == w.group * schedule.operand("K").bytes, "each query head reads its KV head once"
+
+
 @pytest.mark.parametrize(("spec", "workload"), of_passes(SCHEDULED, [shape(130, 2)]), ids=by_id)
 def test_programs_cover_the_grid_once(spec: KernelSpec, workload: AttentionWorkload) -> None:
     assert spec.schedule

@@ -52,13 +52,21 @@ def test_a_kernel_without_a_time_has_a_row_that_says_why(qtbot: QtBot) -> None:
     made = view(qtbot, "latency", (480, 300))
     show(made, fed("refused"))
     assert [(row.name, row.value) for row in rows(made)][:3] == [
-        ("flash", f"2.30{fmt.SPACE}ms ±{fmt.SPACE}0{fmt.SPACE}%"), ("naive", "refused"), ("SDPA cuDNN", "refused")]
+        ("flash", f"2.30{fmt.SPACE}ms · 1 sample"), ("naive", "refused"), ("SDPA cuDNN", "refused")]
     assert rows(made)[1].tip == "naive needs 300 GiB and 140 GiB are there."
     assert rows(made)[2].tip == "cuDNN is not here."
     show(made, fed("check failed"))
     assert rows(made)[-1].value == "check failed"
     assert rows(made)[-1].spread is None
     assert "off by 5.0e-1 of the largest value" in rows(made)[-1].tip
+
+
+@pytest.mark.parametrize(("count", "said_of_it"), [(1, "· 1 sample"), (2, "· 2 samples"), (3, "± 0 %")])
+def test_few_samples_have_no_spread(qtbot: QtBot, count: int, said_of_it: str) -> None:
+    made = view(qtbot, "latency", (480, 200))
+    samples = [feed.sample("flash", 1.0 + i, 2e6) for i in range(count)]
+    show(made, snapshot(feed.hello(), feed.planned(("flash",)), *samples))
+    assert said(rows(made)[0].value) == f"2.00 ms {said_of_it}"
 
 
 def test_latency_says_how_it_was_taken(qtbot: QtBot) -> None:
@@ -97,7 +105,7 @@ def test_what_does_not_fit_says_so_in_words_and_stays_on_the_scale(qtbot: QtBot)
     made = view(qtbot, "hbm", (700, 300))
     show(made, fed("too large"))
     texts = [word.text for word in written(made)]
-    assert texts.count("does not fit") == 1
+    assert texts.count("does not fit") == 2  # naive and SDPA math
     made.resize(264, 132)
     settle()
     assert "too large" in [word.text for word in written(made)]

@@ -345,3 +345,21 @@ def test_another_theme_repaints_everything(qtbot: QtBot) -> None:
     light = made.scenes[0].grab().toImage()
     assert dark.pixelColor(200, 8) != light.pixelColor(200, 8)
     assert light.pixelColor(2, 200) == LIGHT["panel"]
+
+
+def test_a_kernel_whose_programs_take_forever_is_named_and_another_is_played(qtbot: QtBot) -> None:
+    long = AttentionWorkload(seq=16384)
+    made = theatre(qtbot, ("naive", "flash_v1", "flash"), long)
+    assert [view(scene).track.plan.kernel for scene in made.scenes] == ["naive", "flash"]
+    assert made.note.text().startswith("flash_v1: a program takes ")
+    assert made.note.text().endswith(" steps, too many to play.")
+
+
+@pytest.mark.parametrize("kernel", ["fused_softmax", "flash_v1", "flash_hopper"])
+def test_every_kernel_of_ours_can_be_played_to_its_end(qtbot: QtBot, kernel: str) -> None:
+    made = theatre(qtbot, ("naive", kernel), AttentionWorkload(batch=1, seq=1024, heads=4, kv_heads=2, head_dim=64))
+    for fraction in (0.0, 0.1, 0.5, 0.9, 1.0):
+        made.seek(fraction)
+        made.step(1)
+        made.grab()
+    assert kernel in made.summary()

@@ -1,0 +1,1 @@
+"""Benches: figures that may be quoted, each checked in full. `python -m engine bench`."""

@@ -1,0 +1,214 @@
+"""The attention bench: each row's kernels and peers timed in turns, each output checked whole against float64.
+
+Samples are graph replays of some milliseconds between CUDA events; the kernels take turns in bursts, so that clocks drift over
+all alike. The L2 is warm: each launch finds what the one before left there. Imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import geometric_mean
+
+import torch
+from msgspec import Struct
+
+from engine import memory, planner
+from engine.bench.grid import Row
+from engine.buffers import Pool, Tensors, allocate
+from engine.checking import check, poison
+from engine.machine import Machine, Timer, open_machine
+from engine.results import Check, TimeUs, time_us
+from kernels.contract import Config, Device, KernelSpec, Refusal, Workload
+
+CEILING = 8192  # of the matrix product that gives the ceiling: n^3
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """One kernel in one row. `refused` is a sentence, and then there are no numbers."""
+
+    kernel: str
+    role: str
+    config: dict[str, int]
+    time_us: TimeUs | None = None
+    tflops: float | None = None
+    of_best_peer: float | None = None
+    of_ceiling: float | None = None
+    check: Check | None = None
+    refused: str | None = None
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """One row."""
+
+    row: str
+    main: bool
+    device: str
+    workload: Workload
+    entries: tuple[Entry, ...]
+    ceiling_tflops: float
+    l2_policy: str = "warm"
+
+
+@dataclass
+class _Contender:
+    spec: KernelSpec
+    config: Config
+    tensors: Tensors
+    timer: Timer
+    check: Check
+    times_ns: list[float] = field(default_factory=list)
+
+
+def run(
+    rows: Iterable[Row], specs: Sequence[KernelSpec], device: Device, seconds: float, params: Mapping[str, Mapping[str, int]]
+) -> Iterator[Result]:
+    """Measures row by row. `seconds`: for each kernel, once it is ready. `params`: kernel -> parameter -> value.
+
+    Raises:
+        Unusable: PyTorch cannot use the device.
+        PlanError: a parameter that a kernel does not have.
+    """
+    machine = open_machine(device, lambda: None)
+    device = machine.refine(device)
+    ceiling = _ceiling(machine)
+    pool = Pool(machine.place)
+    for row in rows:
+        yield _measure(row, specs, device, machine, pool, seconds, params, ceiling)
+        machine.trim()
+
+
+def _measure(
+    row: Row, specs: Sequence[KernelSpec], device: Device, machine: Machine, pool: Pool, seconds: float,
+    params: Mapping[str, Mapping[str, int]], ceiling: float,
+) -> Result:
+    workload = row.workload
+    operands = {o.name: o for spec in specs for o in memory.inputs_of(spec.operands(workload))}
+    inputs = pool.views(workload, list(operands.values()))
+    ready: list[_Contender] = []
+    refused: dict[str, Entry] = {}
+    for spec in specs:
+        config = planner.configured(spec, workload, device, params.get(spec.id, {}))
+        reasons = planner.reasons(spec, workload, config, device)
+        try:
+            if reasons:
+                raise Refusal("; ".join(reasons))
+            ready.append(_prepare(spec, workload, config, machine, inputs))
+        except Refusal as reason:
+            refused[spec.id] = _entry(spec, config, refused=str(reason))
+        except torch.OutOfMemoryError:
+            machine.trim()
+            refused[spec.id] = _entry(spec, config, refused="it does not fit the free memory of this device")
+    good = [contender for contender in ready if contender.check.ok]
+    _take_turns(good, seconds)
+    best = max((_tflops(c, workload) for c in good if c.spec.info.role == "peer"), default=None)
+    timed = {c.spec.id: _timed(c, workload, best, ceiling) for c in ready}
+    return Result(row=row.id, main=row.main, device=device.name, workload=workload, ceiling_tflops=ceiling,
+                  entries=tuple((timed | refused)[spec.id] for spec in specs))
+
+
+def _prepare(spec: KernelSpec, workload: Workload, config: Config, machine: Machine, inputs: Tensors) -> _Contender:
+    """Compiled, checked whole and warmed up. Raises: Refusal, torch.OutOfMemoryError."""
+    tensors: Tensors = {}
+    if not spec.info.opaque:
+        tensors = allocate(workload, memory.owned(spec.operands(workload)), machine.place)
+        poison(tensors)
+    call = machine.bind(spec, workload, config, {**inputs, **tensors})
+    found = check(spec, workload, inputs, call(), whole=True)
+    checked = Check(ok=found.ok, max_error=found.max_error, tolerance=found.tolerance)
+    return _Contender(spec, config, tensors, machine.timer(call, 0), checked)
+
+
+def _take_turns(contenders: Sequence[_Contender], seconds: float) -> None:
+    """Bursts of each in turn until each has had its time."""
+    waiting = list(contenders)
+    spent = dict.fromkeys((c.spec.id for c in waiting), 0.0)
+    while waiting:
+        for contender in tuple(waiting):
+            for timing in contender.timer.burst():
+                contender.times_ns.append(timing.time_ns)
+                spent[contender.spec.id] += timing.launches * timing.time_ns / 1e9
+            if spent[contender.spec.id] >= seconds:
+                waiting.remove(contender)
+
+
+def _ceiling(machine: Machine) -> float:
+    """TFLOP/s of the largest plain product in bfloat16 on random data: what the matrix units give here."""
+    size = CEILING if machine.place != "cpu" else CEILING // 8
+    a, b = (torch.randn(size, size, device=machine.place, dtype=torch.bfloat16) for _ in range(2))
+
+    def product() -> Tensors:
+        return {"C": a @ b}
+
+    times = [timing.time_ns for timing in machine.timer(product, 0).burst()]
+    return float(2 * size**3 / min(times) / 1e3)
+
+
+def _tflops(contender: _Contender, workload: Workload) -> float:
+    return workload.nominal_flops / time_us(contender.times_ns).p50 / 1e6
+
+
+def _timed(contender: _Contender, workload: Workload, best: float | None, ceiling: float) -> Entry:
+    if not contender.check.ok:
+        return _entry(contender.spec, contender.config, check=contender.check, refused="its output is wrong")
+    speed = _tflops(contender, workload)
+    return _entry(
+        contender.spec, contender.config, check=contender.check, time_us=time_us(contender.times_ns), tflops=speed,
+        of_best_peer=speed / best if best else None, of_ceiling=speed / ceiling,
+    )
+
+
+def _entry(spec: KernelSpec, config: Config, **found: object) -> Entry:
+    return Entry(kernel=spec.id, role=spec.info.role, config=config.params, **found)  # type: ignore[arg-type]
+
+
+def brief(result: Result) -> str:
+    """A row in a line: TFLOP/s of each kernel, or that it was refused or failed its check."""
+    said = []
+    for entry in result.entries:
+        failed = "WRONG" if entry.check and not entry.check.ok else "refused"
+        said.append(f"{entry.kernel} {failed if entry.tflops is None else format(entry.tflops, '.3g')}")
+    return ", ".join(said)
+
+
+def table(results: Sequence[Result]) -> str:
+    """The results as a table in Markdown: TFLOP/s, the best of ours over the best peer, and means over the 24 rows."""
+    kernels = list(dict.fromkeys(entry.kernel for result in results for entry in result.entries))
+    lines = ["| row | " + " | ".join(kernels) + " | ours / best peer | of ceiling |", "|---" * (len(kernels) + 3) + "|"]
+    lines += [_line(result, kernels) for result in results]
+    return "\n".join([*lines, "", *_means(results)])
+
+
+def _line(result: Result, kernels: Sequence[str]) -> str:
+    speed = {entry.kernel: entry.tflops for entry in result.entries}
+    ours = best_of(result, "ours")
+    ratios = (ours.of_best_peer, ours.of_ceiling) if ours else (None, None)
+    cells = [_cell(speed.get(kernel), ".0f" if (speed.get(kernel) or 0) >= 10 else ".2f") for kernel in kernels]
+    return " | ".join(["| " + result.row, *cells, *(_cell(ratio, ".2f") for ratio in ratios)]) + " |"
+
+
+def _cell(value: float | None, style: str) -> str:
+    return "n/a" if value is None else format(value, style)
+
+
+def best_of(result: Result, role: str) -> Entry | None:
+    """The fastest kernel of a role in a row."""
+    timed = [entry for entry in result.entries if entry.role == role and entry.tflops is not None]
+    return max(timed, key=lambda entry: entry.tflops or 0.0, default=None)
+
+
+def _means(results: Sequence[Result]) -> list[str]:
+    """The geometric mean of the best of ours over each peer, for each pass, over the main rows where both ran."""
+    said = []
+    for pass_ in ("forward", "backward"):
+        whole = [result for result in results if result.main and result.workload.pass_ == pass_]
+        peers = dict.fromkeys(entry.kernel for result in whole for entry in result.entries if entry.role == "peer")
+        over = {peer: [ratio for result in whole if (ratio := _over(result, peer))] for peer in peers}
+        said += [f"{pass_}: best of ours over {peer}: geometric mean {geometric_mean(ratios):.3f}, least {min(ratios):.3f}, "
+                 f"over {len(ratios)} rows" for peer, ratios in over.items() if ratios]
+    return said
+
+
+def _over(result: Result, peer: str) -> float | None:
+    ours, theirs = best_of(result, "ours"), next(entry for entry in result.entries if entry.kernel == peer)
+    return ours.tflops / theirs.tflops if ours and ours.tflops and theirs.tflops else None

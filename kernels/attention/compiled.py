@@ -1,0 +1,87 @@
+"""The eager chain of attention under torch.compile: what a compiler alone makes of matmul, mask, softmax, matmul.
+
+Compiled anew for each binding, whole and for its shape; one that was not compiled is refused, never timed.
+Source: torch.compile, with its default options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from kernels.attention import peer, reference
+from kernels.contract import AttentionWorkload, Config, Device, Refusal
+
+if TYPE_CHECKING:
+    import torch
+
+    Tensors = dict[str, torch.Tensor]
+
+
+def chain(workload: AttentionWorkload) -> peer.Attention:
+    """The four steps as a user writes them; K and V are repeated for the query heads that share them."""
+    import torch
+
+    scale, group = workload.head_dim**-0.5, workload.group
+
+    def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        if group > 1:
+            k, v = (x.repeat_interleave(group, dim=1) for x in (k, v))
+        scores = q @ k.mT * scale
+        if workload.causal:
+            rows = torch.arange(workload.seq, device=q.device)
+            scores = scores.masked_fill(~reference.visible(workload, rows), -torch.inf)
+        out: torch.Tensor = scores.softmax(-1) @ v
+        return out
+
+    return attention
+
+
+def compiled_once(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` compiled whole, for the first shape that it is called with; what was compiled before is forgotten.
+
+    Dynamo gives up silently after eight recompilations of one function: with an empty memory there is one.
+    """
+    import torch
+
+    torch._dynamo.reset()
+    return torch.compile(function, fullgraph=True, dynamic=False)
+
+
+def refused_unless_compiled(call: Callable[[], Tensors]) -> Tensors:
+    """The result of the first call. Raises: Refusal where it did not compile, or ran without being compiled."""
+    import torch
+    from torch._dynamo.utils import counters
+
+    counters.clear()
+    try:
+        found = call()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Refusal(f"torch.compile cannot compile this here: {reason}") from error
+    if not counters["stats"]["unique_graphs"]:
+        raise Refusal("torch.compile ran this without compiling it, so it is not timed")
+    return found
+
+
+def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Callable[[], Tensors]:  # noqa: ARG001
+    """The chain, compiled for this workload. Raises: Refusal where that fails."""
+    return peer.bind(compiled_once(chain(workload)), workload, tensors, refused_unless_compiled)
+
+
+def constraints(workload: AttentionWorkload, config: Config, device: Device) -> list[str]:  # noqa: ARG001
+    """What it does not do here, known without asking it."""
+    reasons = []
+    if device.kind != "cuda":
+        reasons.append("the compiled chain is compared on an NVIDIA GPU alone")
+    if workload.causal and workload.seq > workload.keys:
+        reasons.append("the eager chain gives NaN to a query that sees no key: make the KV length at least the sequence")
+    return reasons
+
+
+KERNELS = (
+    peer.spec(peer.info("compiled", "torch.compile", "the eager chain under torch.compile", "torch.compile"),
+              launch, constraints, peer.with_square),
+)

@@ -1,0 +1,87 @@
+"""What kernels of libraries share: opaque, timed as they are, forward or through autograd's graph made beforehand.
+
+Compulsory HBM traffic: Q + K + V + O (backward: Q + K + V + O + dO + dQ + dK + dV + lse); what a peer moves beyond it is not
+known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from kernels.attention import reference
+from kernels.contract import AttentionWorkload, Config, Cost, Device, KernelInfo, KernelSpec, Operand, Traffic
+
+if TYPE_CHECKING:
+    import torch
+
+    Tensors = dict[str, torch.Tensor]
+
+Attention = Callable[..., "torch.Tensor"]  # (q, k, v) -> O
+First = Callable[[Callable[[], "Tensors"]], "Tensors"]
+
+
+def bind(attention: Attention, workload: AttentionWorkload, tensors: Tensors, first: First) -> Callable[[], Tensors]:
+    """The pass of `attention` on these tensors. For a backward pass its graph is made here, outside what is timed.
+
+    Args:
+        first: makes the first call of the forward pass, and refuses where that cannot be.
+    """
+    import torch
+
+    q, k, v = (tensors[name] for name in ("Q", "K", "V"))
+    if workload.pass_ == "forward":
+
+        def forward() -> Tensors:
+            return {"O": attention(q, k, v)}
+
+        first(forward)
+        return forward
+    leaves = [x.detach().requires_grad_() for x in (q, k, v)]
+    out = first(lambda: {"O": attention(*leaves)})["O"]
+
+    def backward() -> Tensors:
+        return dict(zip(("dQ", "dK", "dV"), torch.autograd.grad(out, leaves, tensors["dO"], retain_graph=True), strict=True))
+
+    return backward
+
+
+def cost(workload: AttentionWorkload, config: Config) -> Cost:  # noqa: ARG001
+    """The compulsory traffic of the operands."""
+    hbm = {o.name: Traffic(o.bytes, 0) if o.role == "input" else Traffic(0, o.bytes) for o in reference.operands(workload)}
+    if workload.pass_ == "backward":
+        rows = workload.batch * workload.heads * workload.seq
+        hbm |= {"O": Traffic(rows * workload.head_dim * workload.itemsize, 0), "lse": Traffic(4 * rows, 0)}
+    return Cost(nominal_flops=workload.nominal_flops, flops=workload.nominal_flops, hbm=hbm)
+
+
+def configure(workload: AttentionWorkload, device: Device) -> Config:  # noqa: ARG001
+    """Nothing to choose: the library chooses."""
+    return Config()
+
+
+def with_square(workload: AttentionWorkload) -> tuple[Operand, ...]:
+    """The operands of a chain that writes S and P: they count for memory, though the library allocates them."""
+    shape = (workload.batch, workload.heads, workload.seq, workload.keys)
+    squares = (Operand(name=name, shape=shape, itemsize=workload.itemsize, role="scratch") for name in "SP")
+    return (*reference.operands(workload), *squares)
+
+
+def spec(
+    info: KernelInfo, launch: Callable[[AttentionWorkload, Config, Tensors], Callable[[], Tensors]],
+    constraints: Callable[[AttentionWorkload, Config, Device], list[str]],
+    operands: Callable[[AttentionWorkload], tuple[Operand, ...]] = reference.operands,
+) -> KernelSpec:
+    """A peer: all that is its own is how it is called and what it cannot do."""
+    return KernelSpec(
+        info=info, operands=operands, inputs=reference.inputs, reference=reference.reference, launch=launch,
+        configure=configure, constraints=constraints, cost=cost, schedule=None,
+        compilations=lambda workload, config: (),  # noqa: ARG005
+        tolerance=reference.tolerance,
+    )
+
+
+def info(id: str, title: str, summary: str, source: str) -> KernelInfo:
+    """What travels of a peer."""
+    return KernelInfo(id=id, title=title, summary=summary, source=source, family="attention", role="peer",
+                      passes=("forward", "backward"), opaque=True)
