@@ -162,7 +162,7 @@ def test_run_measures_the_real_kernels_on_the_cpu() -> None:
 
 
 def test_run_measures_a_backward_pass_beside_its_peers() -> None:
-    done = engine("run", "--device", "cpu", "--kernel", "flash,sdpa_math,naive", *TINY, "--pass", "backward", "--json")
+    done = engine("run", "--device", "cpu", "--kernel", "flash,sdpa_flash,naive", *TINY, "--pass", "backward", "--json")
     assert done.returncode == 0, done.stderr
     flash, peer, refused = json.loads(done.stdout)
     for one in (flash, peer):
