@@ -33,7 +33,9 @@ def opaque(snapshot: Snapshot, kernel: str) -> bool:
 
 
 def traffic(snapshot: Snapshot, plan: KernelPlan) -> str:
-    """A kernel's HBM bytes in words: `12.2 GiB`, or `≥ 160 MiB` where only a lower bound is known."""
+    """A kernel's HBM bytes in words: `12.2 GiB`, or `≥ 160 MiB` where only a lower bound is known; n/a where none are."""
+    if not plan.cost.hbm:
+        return fmt.NA
     return ("≥ " if opaque(snapshot, plan.kernel) else "") + fmt.bytes_iec(plan.cost.hbm_bytes)
 
 

@@ -57,6 +57,6 @@ def _padded(operand: Operand) -> int:
 
 
 def allocate(workload: Workload, operands: list[Operand], place: str) -> Tensors:
-    """Outputs and scratch of one kernel, contiguous, uninitialised. Raises: torch.OutOfMemoryError."""
+    """Outputs, scratch and what is saved for one kernel, contiguous, uninitialised. Raises: torch.OutOfMemoryError."""
     dtypes = {2: getattr(torch, workload.dtype), 4: torch.float32, 8: torch.float64}
     return {operand.name: torch.empty(operand.shape, dtype=dtypes[operand.itemsize], device=place) for operand in operands}

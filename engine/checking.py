@@ -15,6 +15,7 @@ from engine import memory
 from kernels.contract import KernelSpec, Workload
 
 Tensors = Mapping[str, torch.Tensor]
+ZERO = 1e-12  # a reference of no more is zero but for float64's roundings, as dQ where each query sees one key
 
 WHOLE_ROWS = 1024   # query rows of one head's group that are compared at once where all are
 
@@ -46,7 +47,7 @@ def check(spec: KernelSpec, workload: Workload, inputs: Tensors, outputs: Tensor
         for name, (error, scale) in _compare(spec, workload, inputs, outputs, rows, part).items():
             before = worst.get(name, (0.0, 0.0))
             worst[name] = (max(before[0], error), max(before[1], scale))
-    relative = max(error / (scale or 1.0) for error, scale in worst.values())
+    relative = max(error / (scale if scale > ZERO else 1.0) for error, scale in worst.values())
     tolerance = spec.tolerance(workload)
     return Verdict(relative <= tolerance, min(relative, sys.float_info.max), tolerance, sum(map(len, chosen)))
 

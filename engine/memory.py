@@ -1,8 +1,8 @@
 """Who will own the device's memory: predicted from operands before a run, without torch.
 
-A run keeps one set of inputs that all kernels share, and beside it each kernel's own outputs and scratch; the check of a
-kernel takes a chunk of float64 on top. On a GPU the caching allocator rounds: blocks up to 1 MiB live in segments of 2 MiB,
-those below 10 MiB in segments of 20 MiB, larger ones in segments of their own, rounded up to 2 MiB.
+A run keeps one set of inputs that all kernels share, and beside it each kernel's own outputs, scratch and what is saved for
+it; the check of a kernel takes a chunk of float64 on top. On a GPU the caching allocator rounds: blocks up to 1 MiB live in
+segments of 2 MiB, those below 10 MiB in segments of 20 MiB, larger ones in segments of their own, rounded up to 2 MiB.
 Source: PyTorch, c10/core/AllocatorConfig.h (kSmallSize, kMinLargeAlloc, kRoundLarge).
 """
 
@@ -32,7 +32,7 @@ def inputs_of(operands: Iterable[Operand]) -> list[Operand]:
 
 
 def owned(operands: Iterable[Operand]) -> list[Operand]:
-    """The operands that a kernel needs for itself: outputs, and scratch that lies in HBM."""
+    """The operands that a kernel needs for itself: outputs, what is saved for it, and scratch that lies in HBM."""
     return [operand for operand in operands if operand.role != "input" and operand.materialised]
 
 

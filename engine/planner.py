@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from engine import memory
 from engine.protocol import Configure, KernelPlan, Planned
 from kernels import tuned
-from kernels.contract import Config, Device, KernelSpec, Workload, fields_of
+from kernels.contract import Config, Cost, Device, KernelSpec, Workload, fields_of
 
 Catalog = Mapping[str, KernelSpec]
 
@@ -99,10 +99,12 @@ def _plan(spec: KernelSpec, workload: Workload, device: Device, params: Mapping[
     supported = workload.pass_ in spec.info.passes
     if not refused and needed(workload.seq) > free:
         refused = _too_large(spec, workload, device, free, longest or 0)
+    nothing = Cost(nominal_flops=workload.nominal_flops, flops=0, hbm={})  # of a pass that the kernel does not have
     return KernelPlan(
-        kernel=spec.id, config=config, cost=spec.cost(workload, config),
+        kernel=spec.id, config=config, cost=spec.cost(workload, config) if supported else nothing,
         schedule=spec.schedule(workload, config) if spec.schedule and supported else None,
-        peak_memory_bytes=needed(workload.seq), longest_seq=longest, refused=refused or None,
+        peak_memory_bytes=needed(workload.seq) if supported else 0, longest_seq=longest if supported else None,
+        refused=refused or None,
     )
 
 

@@ -89,7 +89,7 @@ class Workbench:
         self._report_memory(task)
 
     def _allocate(self, task: Task, contender: _Contender) -> None:
-        """Outputs and scratch; a peer makes its own."""
+        """Outputs, scratch and what is to be saved; a peer makes its own."""
         if not contender.spec.info.opaque:
             operands = memory.owned(contender.spec.operands(task.job.workload))
             contender.tensors = allocate(task.job.workload, operands, self.machine.place)
@@ -204,16 +204,19 @@ class Workbench:
         self.machine.trim()
 
     def _report_memory(self, task: Task) -> None:
-        named, squares = self._pool.bytes, 0
+        named, squares, sums = self._pool.bytes, 0, 0
         for contender in self._contenders:
+            scratch = {o.name for o in contender.spec.operands(task.job.workload) if o.role == "scratch"}
             for name, tensor in contender.tensors.items():
-                if name in ("S", "P"):
+                if name not in scratch:
+                    named += tensor.nbytes
+                elif name in ("S", "P"):
                     squares += tensor.nbytes
                 else:
-                    named += tensor.nbytes
+                    sums += tensor.nbytes
         reserved = self.machine.reserved_bytes()
         task.post(MemorySample(
             generation=task.job.generation,
-            owners={"Q K V O": named, "S and P": squares, "other": max(0, (reserved or 0) - named - squares)},
+            owners={"Q K V O": named, "S and P": squares, "other": max(sums, (reserved or 0) - named - squares)},
             source="sizes of the tensors" if reserved is None else "torch allocator",
         ))

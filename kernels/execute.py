@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,13 +25,19 @@ if TYPE_CHECKING:
     Tensors = dict[str, torch.Tensor]
 
 
+SAVED_ROWS = 64  # query rows that are saved at once: their float64 is no more than the check of a live run holds
+
+
 def bind(
     spec: KernelSpec, workload: AttentionWorkload, config: Config, tensors: Tensors, look: Callable[[], None] = lambda: None
 ) -> Callable[[], Tensors]:
     """The kernel's schedule on these tensors, to be run each time the result is called; returns its outputs.
 
+    What an earlier pass saves for this one is filled here, from the reference.
+
     Args:
-        look: called before each program that runs alone; what it raises ends the run, its outputs half written.
+        look: called before each program that runs alone, and between parts of what is saved; what it raises ends the run,
+            its outputs half written.
 
     Raises:
         Refusal: the kernel is opaque, it has no schedule to run.
@@ -40,6 +47,8 @@ def bind(
     schedule = spec.schedule(workload, config)
     runs = [_Run(schedule, launch, tensors, look) for launch in schedule.launches]
     outputs = [o.name for o in schedule.operands if o.role == "output"]
+    if saved := [o.name for o in schedule.operands if o.role == "saved"]:
+        _save(spec, workload, saved, tensors, look)
 
     def run() -> Tensors:
         for launch in runs:
@@ -47,6 +56,24 @@ def bind(
         return {name: tensors[name] for name in outputs}
 
     return run
+
+
+def _save(
+    spec: KernelSpec, workload: AttentionWorkload, saved: list[str], tensors: Tensors, look: Callable[[], None]
+) -> None:
+    """Fills what the forward pass leaves for the backward, some rows of a head at a time."""
+    import torch
+    from msgspec.structs import replace
+
+    shape = replace(workload, batch=1, heads=1, kv_heads=1, seq_kv=workload.keys, pass_="forward")
+    for b, h, start in product(range(workload.batch), range(workload.heads), range(0, workload.seq, SAVED_ROWS)):
+        look()
+        g = h // workload.group
+        head = {name: tensors[name][b : b + 1, i : i + 1] for name, i in (("Q", h), ("K", g), ("V", g))}
+        rows = torch.arange(start, min(start + SAVED_ROWS, workload.seq), device=tensors["Q"].device)
+        found = spec.reference(shape, head, rows)
+        for name in saved:
+            tensors[name][b, h, start : start + SAVED_ROWS] = found[name][0, 0]
 
 
 class _Run:

@@ -7,6 +7,7 @@ are in float32 whatever the tiles' dtype, as the kernels accumulate; P and S are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -122,7 +123,7 @@ def weighted_pv(o: T, w: T, p: T, v: T) -> T:
 
 
 def start_o() -> T:
-    """O = 0 before the first product: [1, 1, 1], to be broadcast."""
+    """O = 0, or another sum, before the first product: [1, 1, 1], to be broadcast."""
     import torch
 
     return torch.zeros(1, 1, 1)
@@ -138,6 +139,46 @@ def finish(o: T, l_i: T) -> T:
     return o.div_(l_i.where(l_i > 0, 1.0)[..., None])
 
 
+def base_of(lse: T) -> T:
+    """lse in base 2, inf where it is -inf: P = exp2(S log2 e - base) is 0 in a row that sees no key."""
+    return (lse * math.log2(math.e)).masked_fill(lse == -float("inf"), float("inf"))
+
+
+def row_products(o: T, do: T) -> T:
+    """delta = rowsum(dO O) in float32."""
+    return (o.float() * do.float()).sum(-1)
+
+
+def start_gradients(k: T, v: T) -> tuple[T, T, T, T]:
+    """dK = 0 and dV = 0 beside a block of keys. -> k, v, dK, dV"""
+    return k, v, k.new_zeros(k.shape, dtype=_float32()), v.new_zeros(v.shape, dtype=_float32())
+
+
+def probabilities(s: T, base: T) -> T:
+    """P = exp2(S log2 e - base), unrounded."""
+    return s.mul_(math.log2(math.e)).sub_(base[..., None]).exp2_()
+
+
+def score_gradients(p: T, dp: T, delta: T) -> T:
+    """dS = P (dP - delta), unrounded."""
+    return dp.sub_(delta[..., None]).mul_(p)
+
+
+def accumulate_transposed(total: T, weights: T, x: T) -> T:
+    """total + weights^T x, weights rounded to the dtype of x as the matrix unit takes them."""
+    return total.add_(_product(weights.to(x.dtype).mT, x))
+
+
+def rounded_product(weights: T, x: T) -> T:
+    """weights x in float32, weights rounded to the dtype of x."""
+    return _product(weights.to(x.dtype), x)
+
+
+def scaled(x: T, *, scale: float) -> T:
+    """x * scale"""
+    return x * scale
+
+
 def _float32() -> Any:
     import torch
 
@@ -149,5 +190,6 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     for function in (
         scores, mask, scale_and_mask, softmax, row_max, normalise, start_rows, start, online_softmax, tile_softmax,
         accumulate_pv, weighted_pv, start_o, pv, finish,
+        base_of, row_products, start_gradients, probabilities, score_gradients, accumulate_transposed, rounded_product, scaled,
     )
 }

@@ -88,6 +88,8 @@ def facts(snapshot: Snapshot, plan: KernelPlan) -> list[tuple[str, str]]:
     for launch, used in plan.config.resources.items():
         spills = f", {used.spill_bytes} B spilled" if used.spill_bytes else ""
         rows.append((launch, f"{used.registers} registers, {fmt.bytes_iec(used.sram_bytes)}{spills}"))
+    if not cost.hbm:
+        return [("refused", plan.refused or fmt.NA)]
     bound = "" if cost.tile else "≥ "
     rows += [
         ("matrix work", fmt.quantity(cost.flops, "FLOP")),

@@ -41,7 +41,7 @@ class Fills:
     def at(self, place: Place, name: str) -> Fill:
         """How far an operand is written at a place."""
         schedule, launches = self._track.schedule, self._track.launches
-        whole = schedule.operand(name).role == "input" or any(
+        whole = schedule.operand(name).role in ("input", "saved") or any(
             store_of(earlier.launch, name) for earlier in launches[: place.launch])
         track = launches[place.launch]
         if store_of(track.launch, name) is None:

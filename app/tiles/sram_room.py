@@ -59,7 +59,7 @@ def _least(theme: Theme, view: View, held: Held, tight: bool) -> float:
     if slot.operand:
         rows, columns = matrix_shape(view.operand(slot.operand))
         label = f"{slot.operand}[{max(rows // slot.shape[0] - 1, 0)}"
-        label += f",{columns // slot.shape[1] - 1}]" if columns > slot.shape[1] else "]"
+        label += f",{columns // slot.shape[1] - 1}]" if len(slot.shape) > 1 and columns > slot.shape[1] else "]"
     return advance(theme.sans(semibold=not tight), max(label, held.name, key=len)) + (3 if tight else 10)
 
 

@@ -7,6 +7,7 @@ HBM traffic: Q + K + V + O, each once: 2 B D (H_q N_q + H_kv N_kv) elements. Til
 Query heads of a group read the same KV head (no copies of K and V). Only the tiles that a mask cuts (window's edge, diagonal,
 ragged end) pay for it, in the one loop that keeps the pipeline of loads full, and the longest rows of a causal head are
 launched first. On Hopper and newer K and V come by TMA: the tensor memory accelerator computes the addresses.
+lse is written only where a backward pass is to follow; that one stands in flash_backward.py.
 Source: Dao, FlashAttention-2 (2023), algorithm 1.
 """
 
@@ -14,12 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from kernels import tuned
-from kernels.attention import reference
+from kernels.attention import flash_backward, reference
 from kernels.contract import (
     AttentionWorkload,
     Axis,
@@ -47,20 +49,21 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, torch.Tensor]
 
+F = TypeVar("F", bound=Callable[..., Any])
 LOG2E = math.log2(math.e)
 
 
 @jit
 def _flash_forward(
-    q_ptr: tl.tensor, k_ptr: tl.tensor, v_ptr: tl.tensor, o_ptr: tl.tensor,
+    q_ptr: tl.tensor, k_ptr: tl.tensor, v_ptr: tl.tensor, o_ptr: tl.tensor, lse_ptr: tl.tensor,
     stride_qb: int, stride_qh: int, stride_qn: int, stride_kb: int, stride_kh: int, stride_kn: int,
     stride_vb: int, stride_vh: int, stride_vn: int, stride_ob: int, stride_oh: int, stride_on: int,
     n_q: int, n_kv: int, window: int, scale_log2: float, group: int, D: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, EDGE: tl.constexpr,
-    TMA: tl.constexpr, PRECISION: tl.constexpr,
+    LSE: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ) -> None:
     """With TMA, `k_ptr` and `v_ptr` are tensor descriptors [B, H_kv, N_kv, D] of blocks [1, 1, BLOCK_N, BLOCK_D].
-    EDGE: some tile of K is cut by a mask or by the end of the keys."""
+    EDGE: some tile of K is cut by a mask or by the end of the keys. LSE: lse [B, H_q, N_q] is written, else not looked at."""
     m = tl.num_programs(0) - 1 - tl.program_id(0)
     h = tl.program_id(1)
     b = tl.program_id(2)
@@ -119,6 +122,9 @@ def _flash_forward(
         acc = acc * alpha[:, None]
         acc = tl.dot(p.to(v.dtype), v, acc, input_precision=PRECISION)
         m_i = m_new
+    if LSE:
+        lse = (m_i + tl.math.log2(tl.where(l_i == 0.0, 1.0, l_i))) * 0.6931471805599453  # ln 2; -inf where no key was seen
+        tl.store(lse_ptr + (b_wide * tl.num_programs(1) + h_wide) * n_q + rows, lse, mask=rows < n_q)
     acc = acc / tl.where(l_i == 0.0, 1.0, l_i)[:, None]
     o_at = o_ptr + b_wide * stride_ob + h_wide * stride_oh + rows_wide[:, None] * stride_on + dims[None, :]
     tl.store(o_at, acc.to(o_ptr.dtype.element_ty), mask=inside)
@@ -128,13 +134,13 @@ def _constants(workload: AttentionWorkload, config: Config) -> dict[str, Any]:
     return {
         "D": workload.head_dim, "BLOCK_M": config["block_m"], "BLOCK_N": config["block_n"],
         "BLOCK_D": block_d(workload.head_dim), "CAUSAL": workload.causal, "WINDOW": workload.window > 0,
-        "EDGE": workload.causal or workload.keys % config["block_n"] > 0, "TMA": config.params.get("wgmma", 0) > 0,
-        "PRECISION": "ieee" if workload.dtype == "float32" else "tf32",
+        "EDGE": workload.causal or workload.keys % config["block_n"] > 0, "LSE": workload.pass_ == "backward",
+        "TMA": config.params.get("wgmma", 0) > 0, "PRECISION": "ieee" if workload.dtype == "float32" else "tf32",
     }
 
 
 def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Callable[[], Tensors]:
-    """The kernel on Q, K, V and O of any strides whose last dimension is contiguous.
+    """The kernel on Q, K, V and O of any strides whose last dimension is contiguous; before a backward pass lse, contiguous.
 
     K and V come by TMA where the configuration says so and their addresses allow it: multiples of 16 bytes.
 
@@ -153,7 +159,7 @@ def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Cal
     options = constants | {"num_warps": config["warps"], "num_stages": config["stages"]}
 
     def run() -> Tensors:
-        _flash_forward[grid](q, keys, values, o, *strides, *numbers, **options)
+        _flash_forward[grid](q, keys, values, o, tensors.get("lse"), *strides, *numbers, **options)
         return {"O": o}
 
     return run
@@ -166,7 +172,7 @@ def compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilati
     if config.params.get("wgmma"):
         block = [1, 1, config["block_n"], block_d(workload.head_dim)]
         signature |= dict.fromkeys(("k_ptr", "v_ptr"), described(workload.dtype, block))
-    signature |= {f"stride_{x}{dim}": "i32" for x in "qkvo" for dim in "bhn"}
+    signature |= {"lse_ptr": "*fp32"} | {f"stride_{x}{dim}": "i32" for x in "qkvo" for dim in "bhn"}
     signature |= {"n_q": "i32", "n_kv": "i32", "window": "i32", "scale_log2": "fp32", "group": "i32"}
     return (Compilation(
         launch="flash", kernel=_flash_forward, signature=signature, constants=_constants(workload, config),
@@ -177,7 +183,7 @@ def compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilati
 def configure(workload: AttentionWorkload, device: Device) -> Config:
     """The nearest row of the tuned table."""
     config = tuned.nearest("flash", workload, device)
-    return tuned.with_resources(config, compilations(workload, config), device)
+    return tuned.with_resources(config, _of_pass(compilations, _backward_compilations)(workload, config), device)
 
 
 def constraints(workload: AttentionWorkload, config: Config, device: Device) -> list[str]:
@@ -186,7 +192,10 @@ def constraints(workload: AttentionWorkload, config: Config, device: Device) -> 
         return []
     reasons = []
     limit = device.sram_bytes_per_block
-    if limit and (need := _sram_bytes(workload, config)) > limit:
+    need = _sram_bytes(workload, config)
+    if workload.pass_ == "backward":
+        need = max(need, flash_backward.sram_bytes(workload, config))
+    if limit and need > limit:
         reasons.append(f"flash's tiles need {need // 1024} KiB of SRAM and this device gives a block {limit // 1024} KiB: "
                        "choose a smaller block_m, block_n or stages")
     return reasons
@@ -319,16 +328,32 @@ def _tile_ops(workload: AttentionWorkload, config: Config) -> tuple[TileOp, ...]
     )
 
 
+def _of_pass(forward: F, backward: F) -> F:
+    """Either, as the workload that it is called with says."""
+
+    def chosen(workload: AttentionWorkload, *rest: Any) -> Any:
+        return (forward if workload.pass_ == "forward" else backward)(workload, *rest)
+
+    return chosen  # type: ignore[return-value]
+
+
+def _backward_compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilation, ...]:
+    """The launches of the backward pass, and the forward kernel that saves lse for them."""
+    return (*flash_backward.compilations(workload, config), *compilations(workload, config))
+
+
 KERNELS = (
     KernelSpec(
         info=KernelInfo(
             id="flash", title="flash", place=3,
             summary="FlashAttention-2's order: S and P stay on the SM", family="attention",
-            role="ours", source="Dao 2023, FlashAttention-2",
+            role="ours", source="Dao 2023, FlashAttention-2", passes=("forward", "backward"),
             params=tuned.PARAMS,
         ),
-        operands=reference.operands, inputs=reference.inputs, reference=reference.reference, launch=launch,
-        configure=configure, constraints=constraints, cost=cost, schedule=schedule, compilations=compilations,
-        tolerance=reference.tolerance,
+        operands=_of_pass(reference.operands, flash_backward.operands), inputs=reference.inputs,
+        reference=reference.reference, launch=_of_pass(launch, partial(flash_backward.launch, launch)),
+        configure=configure, constraints=constraints, cost=_of_pass(cost, flash_backward.cost),
+        schedule=_of_pass(schedule, flash_backward.schedule),
+        compilations=_of_pass(compilations, _backward_compilations), tolerance=reference.tolerance,
     ),
 )

@@ -12,6 +12,8 @@ from kernels.contract.expr import Affine, Expr
 class Operand(Struct, frozen=True, kw_only=True):
     """An array of a kernel: its shape in elements and where it lives.
 
+    `saved` is what an earlier pass leaves in HBM for this one (the forward pass's O and lse for the backward): it is filled
+    when the kernel is bound to tensors, so neither time nor cost of making it counts, and launches only read it.
     `materialised` is false for what a kernel computes but never writes to HBM (flash's S and P): it has a shape to be
     drawn to scale, and no op may load or store it.
     """
@@ -19,7 +21,7 @@ class Operand(Struct, frozen=True, kw_only=True):
     name: str
     shape: tuple[int, ...]
     itemsize: int
-    role: Literal["input", "output", "scratch"]
+    role: Literal["input", "saved", "output", "scratch"]
     materialised: bool = True
 
     @property

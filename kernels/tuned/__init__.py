@@ -1,5 +1,7 @@
 """Tuned configurations as data: per capability a table of tiles (sm_90.toml) and what the compiler made of them.
 
+The rows of a kernel's backward pass stand under its id with `_backward`.
+
 First use never tunes: the nearest row serves. `sm_90.resources.json` holds registers, shared memory and spills of every
 row, written by `python -m kernels.tuned`; the compile law (tests/kernels/test_compile.py) holds them true.
 """
@@ -17,6 +19,7 @@ from msgspec.structs import replace
 from kernels.contract import AttentionWorkload, Compilation, Config, Device, Param, Resources
 
 CPU = "cpu"
+BACKWARD = "_backward"
 PARAMS = (
     Param(name="block_m", title="Block of queries", choices=(16, 32, 64, 128), unit="rows"),
     Param(name="block_n", title="Block of keys", choices=(16, 32, 64, 128), unit="rows"),
@@ -97,7 +100,9 @@ def ring_depth(config: Config) -> int:
 
 def choose(table: str, kernel: str, workload: AttentionWorkload) -> Config:
     """The configuration of the row of a table that serves a workload. `wgmma`: Hopper's asynchronous products, and TMA."""
-    fitting = [r for r in tables()[table].kernels[kernel] if r.itemsize == workload.itemsize
+    rows = tables()[table].kernels
+    own = rows[kernel] if workload.pass_ == "forward" else rows.get(kernel + BACKWARD, rows[kernel])
+    fitting = [r for r in own if r.itemsize == workload.itemsize
                and r.head_dim >= workload.head_dim and (r.keys or workload.keys) >= workload.keys
                and r.causal in (None, workload.causal)]
     row = min(fitting, key=lambda r: (r.head_dim, r.keys or math.inf))

@@ -16,7 +16,7 @@ from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload, Compilation, Resources
 from kernels.contract.workload import DType
 from kernels.jit import compile_for, triton
-from kernels.tuned import CPU, Recorded, choose, recorded, tables
+from kernels.tuned import BACKWARD, CPU, Recorded, choose, recorded, tables
 
 HEAD_DIMS = (32, 64, 96, 128, 192, 256)
 ROW_LENGTHS = (128, 256, 512, 1000, 1024, 2048, 4096, 8192, 16384)  # keys: of whole rows, tables and ragged ends
@@ -28,8 +28,10 @@ def variants(table: str, kernels: Container[str] | None = None) -> Iterator[Comp
     chosen = [kernel for kernel in tables()[table].kernels if kernels is None or kernel in kernels]
     dtypes: tuple[DType, ...] = ("bfloat16", "float32")
     masks: tuple[dict[str, int], ...] = ({"causal": False}, {"causal": True}, {"causal": True, "window": 256})
-    for kernel, dtype, head_dim, keys, mask in product(chosen, dtypes, HEAD_DIMS, ROW_LENGTHS, masks):
-        shape = AttentionWorkload(head_dim=head_dim, dtype=dtype, seq=keys, **mask)  # type: ignore[arg-type]
+    for rows, dtype, head_dim, keys, mask in product(chosen, dtypes, HEAD_DIMS, ROW_LENGTHS, masks):
+        kernel, direction = rows.removesuffix(BACKWARD), "backward" if rows.endswith(BACKWARD) else "forward"
+        shape = AttentionWorkload(
+            head_dim=head_dim, dtype=dtype, seq=keys, pass_=direction, **mask)  # type: ignore[arg-type]
         if dtype not in catalog()[kernel].info.dtypes:
             continue
         for compilation in catalog()[kernel].compilations(shape, choose(table, kernel, shape)):

@@ -161,6 +161,18 @@ def test_run_measures_the_real_kernels_on_the_cpu() -> None:
     assert refused["time_us"] is refused["tflops"] is None
 
 
+def test_run_measures_a_backward_pass_beside_its_peers() -> None:
+    done = engine("run", "--device", "cpu", "--kernel", "flash,sdpa_flash,naive", *TINY, "--pass", "backward", "--json")
+    assert done.returncode == 0, done.stderr
+    flash, peer, refused = json.loads(done.stdout)
+    for one in (flash, peer):
+        assert one["refused"] is None
+        assert one["check"]["ok"]
+        assert one["workload"]["pass"] == "backward"
+    assert flash["peak_memory_bytes"] > peer["peak_memory_bytes"], "it keeps O, lse and a sum of its own"
+    assert "naive has no backward pass" in refused["refused"]
+
+
 def test_run_without_kernels_takes_those_that_apply_and_prints_a_table() -> None:
     done = engine("run", "--device", "cpu", *TINY)
     assert done.returncode == 0, done.stderr

@@ -41,6 +41,19 @@ def test_the_pool_gives_random_views_that_do_not_overlap() -> None:
     assert not torch.equal(views["K"], views["V"])
 
 
+def test_what_is_saved_for_a_pass_is_the_kernels_own_and_counted() -> None:
+    workload = replace(SMALL, pass_="backward")
+    own = memory.owned(catalog()["flash"].operands(workload))
+    assert [o.name for o in own if o.role == "saved"] == ["O", "lse"]
+    half = replace(workload, dtype="bfloat16")
+    tensors = buffers.allocate(half, memory.owned(catalog()["flash"].operands(half)), "cpu")
+    assert (tensors["O"].dtype, tensors["lse"].dtype, tensors["dQ sum"].dtype) == (torch.bfloat16, torch.float32, torch.float32)
+    operands = catalog()["flash"].operands(workload)
+    without = [o for o in operands if o.role != "saved"]
+    more = memory.peak_bytes(CPU, workload, [operands]) - memory.peak_bytes(CPU, workload, [without])
+    assert more == sum(o.bytes for o in own if o.role == "saved")
+
+
 def test_the_pool_is_kept_for_a_like_shape_and_refilled_for_another() -> None:
     pool = buffers.Pool("cpu")
     first = pool.views(SMALL, inputs_of(SMALL))["Q"].data_ptr()

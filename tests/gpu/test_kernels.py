@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from kernels.catalog import catalog
-from kernels.contract import AttentionWorkload, Device, KernelSpec, Refusal
-from tests.kernels.shapes import error, name, tensors_for
+from kernels.contract import AttentionWorkload, Config, Device, KernelSpec, Refusal
+from tests.kernels.shapes import error, name, of_passes, tensors_for
 
 ALL = list(catalog().values())
 OURS = [spec for spec in ALL if not spec.info.opaque]
@@ -57,28 +58,60 @@ def test_launch_agrees_with_reference(spec: KernelSpec, dtype: str, workload: At
     assert torch.isfinite(got["O"]).all()
 
 
-@pytest.mark.parametrize("spec", OURS, ids=by_id)
-@pytest.mark.parametrize("workload", [shape(333, 0, 2, 128), shape(200, 333, 4, 64, causal=False)], ids=by_id)
+STRIDED = [shape(333, 0, 2, 128), shape(200, 333, 4, 64, causal=False)]
+
+
+@pytest.mark.parametrize(("spec", "workload"), of_passes(OURS, STRIDED), ids=by_id)
 def test_strides_as_given_and_nan_between_them(spec: KernelSpec, workload: AttentionWorkload, device: Device) -> None:
     tensors = tensors_for(spec, workload, "cuda")
     plain = dict(tensors)
-    for operand in ("Q", "K", "V", "O"):
+    for operand in (o.name for o in spec.operands(workload) if o.role != "scratch"):
+        if tensors[operand].dim() != 4:
+            continue
         b, h, n, d = tensors[operand].shape
         wide = tensors[operand].new_full((b, n + 5, h, d + 8), float("nan"))
         wide[:, :n, :, :d] = tensors[operand].transpose(1, 2)
         tensors[operand] = wide[:, :n, :, :d].transpose(1, 2)
-    got = spec.launch(workload, spec.configure(workload, device), tensors)()["O"]
-    assert error(got, spec.reference(workload, plain, None)["O"]) <= spec.tolerance(workload)
+    got, wanted = spec.launch(workload, spec.configure(workload, device), tensors)(), spec.reference(workload, plain, None)
+    for output in got:
+        assert error(got[output], wanted[output]) <= spec.tolerance(workload)
 
 
-@pytest.mark.parametrize("spec", [s for s in ALL if "backward" in s.info.passes], ids=by_id)
-@pytest.mark.parametrize("causal", [True, False])
-def test_backward_agrees_with_reference(spec: KernelSpec, causal: bool, device: Device) -> None:
-    w = AttentionWorkload(batch=2, heads=4, kv_heads=4, seq=300, head_dim=64, causal=causal, pass_="backward")
+BACKWARD = of_passes([s for s in ALL if "backward" in s.info.passes], [w for w in SHAPES if w.seq * w.keys <= 1 << 24])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize(("spec", "workload"), [case for case in BACKWARD if case[1].pass_ == "backward"], ids=by_id)
+def test_backward_agrees_with_reference(spec: KernelSpec, dtype: str, workload: AttentionWorkload, device: Device) -> None:
+    """All of dQ, dK and dV; ours twice, for what one launch leaves in the scratch must not reach the next."""
+    w = replace(workload, dtype=dtype)
     config = spec.configure(w, device)
     if reasons := spec.constraints(w, config, device):
         pytest.skip(reasons[0])
     tensors = tensors_for(spec, w, "cuda")
-    got, wanted = spec.launch(w, config, tensors)(), spec.reference(w, tensors, None)
+    try:
+        run = spec.launch(w, config, tensors)
+    except Refusal as reason:
+        pytest.skip(str(reason))
+    run()
+    got, wanted = run(), spec.reference(w, tensors, None)
     for output in got:
-        assert error(got[output], wanted[output]) <= 2 * spec.tolerance(w)
+        assert error(got[output], wanted[output]) <= spec.tolerance(w) * (1 if spec in OURS else 2)
+
+
+def rms(x: torch.Tensor) -> float:
+    return float(x.double().square().mean().sqrt())
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_gradients_of_flash_are_as_exact_as_those_of_sdpa(head_dim: int, dtype: str, causal: bool, device: Device) -> None:
+    """The root of the mean square error against float64, at most 1.25 of what PyTorch's FlashAttention-2 has."""
+    w = replace(shape(1024, 0, 4, head_dim, dtype), causal=causal, pass_="backward")
+    spec, peer = catalog()["flash"], catalog()["sdpa_flash"]
+    tensors = tensors_for(spec, w, "cuda")
+    got = spec.launch(w, spec.configure(w, device), tensors)()
+    theirs, wanted = peer.launch(w, Config(), tensors)(), spec.reference(w, tensors, None)
+    for output in got:
+        assert rms(got[output].double() - wanted[output]) <= 1.25 * rms(theirs[output].double() - wanted[output]), output

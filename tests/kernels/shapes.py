@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 import torch
+from msgspec.structs import replace
 
 from kernels.contract import AttentionWorkload, Config, Device, KernelSpec
 
@@ -18,12 +19,17 @@ SMALL = Config(params={"block_m": 32, "block_n": 16, "warps": 4, "stages": 2})
 
 
 def shape(seq: int, kv_heads: int = 4, *, seq_kv: int = 0, causal: bool = True, window: int = 0, dtype: str = "float32",
-          head_dim: int = 32, batch: int = 2) -> AttentionWorkload:
+          head_dim: int = 32, batch: int = 2, direction: str = "forward") -> AttentionWorkload:
     """A small workload with four query heads."""
     return AttentionWorkload(
         batch=batch, heads=4, kv_heads=kv_heads, seq=seq, seq_kv=seq_kv, head_dim=head_dim, causal=causal, window=window,
-        dtype=dtype,  # type: ignore[arg-type]
+        dtype=dtype, pass_=direction,  # type: ignore[arg-type]
     )
+
+
+def of_passes(specs: list[KernelSpec], workloads: list[AttentionWorkload]) -> list[tuple[KernelSpec, AttentionWorkload]]:
+    """Each kernel with each workload, in every pass that the kernel has."""
+    return [(spec, replace(w, pass_=direction)) for spec in specs for direction in spec.info.passes for w in workloads]
 
 
 def grid() -> list[AttentionWorkload]:
@@ -39,11 +45,12 @@ def name(workload: AttentionWorkload) -> str:
     """A test's id."""
     w = workload
     mask = f"window{w.window}" if w.window else "causal" if w.causal else "full"
-    return f"{w.dtype}-N{w.seq}x{w.keys}-H{w.heads}:{w.kv_heads}-D{w.head_dim}-{mask}"
+    way = "" if w.pass_ == "forward" else "backward-"
+    return f"{way}{w.dtype}-N{w.seq}x{w.keys}-H{w.heads}:{w.kv_heads}-D{w.head_dim}-{mask}"
 
 
 def tensors_for(spec: KernelSpec, workload: AttentionWorkload, device: str = "cpu") -> dict[str, torch.Tensor]:
-    """Random inputs; outputs and scratch full of NaN, so that what is not written shows."""
+    """Random inputs; outputs, scratch and what is to be saved full of NaN, so that what is not written shows."""
     tensors = spec.inputs(workload, device, torch.Generator(device).manual_seed(workload.seq))
     dtypes = {workload.itemsize: getattr(torch, workload.dtype), 4: torch.float32}
     for operand in spec.operands(workload):
@@ -53,8 +60,9 @@ def tensors_for(spec: KernelSpec, workload: AttentionWorkload, device: str = "cp
 
 
 def error(got: torch.Tensor, wanted: torch.Tensor) -> float:
-    """max |got - wanted| / max |wanted|; NaN counts as infinite; an all-zero reference is compared absolutely."""
+    """max |got - wanted| / max |wanted|; NaN counts as infinite; a reference that is zero but for the roundings of float64
+    (dQ where each query sees one key) is compared absolutely."""
     if not torch.isfinite(got).all():
         return float("inf")
     top = wanted.abs().max().item()
-    return (got.double() - wanted).abs().max().item() / (top or 1.0)
+    return (got.double() - wanted).abs().max().item() / (top if top > 1e-12 else 1.0)

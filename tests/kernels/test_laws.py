@@ -6,12 +6,13 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from kernels import execute
 from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload, Config, KernelSpec, Schedule, Traffic
-from kernels.contract.walk import launch_totals, live_bytes, profile, program_steps, programs, totals, touches
-from tests.kernels.shapes import CPU, H200, SMALL, error, grid, name, shape, tensors_for
+from kernels.contract.walk import launch_totals, live_bytes, ops_of, profile, program_steps, programs, totals, touches
+from tests.kernels.shapes import CPU, H200, SMALL, error, grid, name, of_passes, shape, tensors_for
 
 SCHEDULED = [spec for spec in catalog().values() if spec.schedule]
 PEERS = [spec for spec in catalog().values() if spec.info.opaque]
@@ -22,17 +23,21 @@ def by_id(value: object) -> str | None:
 
 
 every = pytest.mark.parametrize("spec", SCHEDULED, ids=by_id)
-shapes = pytest.mark.parametrize("workload", grid(), ids=by_id)
+shapes = pytest.mark.parametrize(("spec", "workload"), of_passes(SCHEDULED, grid()), ids=by_id)
 
 
-@every
+def small(tokens: int) -> pytest.MarkDecorator:
+    """The shapes of no more queries."""
+    few = [w for w in grid() if w.batch * w.seq <= tokens]
+    return pytest.mark.parametrize(("spec", "workload"), of_passes(SCHEDULED, few), ids=by_id)
+
+
 @shapes
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_schedule_executed_agrees_with_reference(spec: KernelSpec, workload: AttentionWorkload, dtype: str) -> None:
-    w = shape(workload.seq, workload.kv_heads, seq_kv=workload.seq_kv, causal=workload.causal, window=workload.window,
-              dtype=dtype, head_dim=workload.head_dim)
+    w = replace(workload, dtype=dtype)
     tensors = tensors_for(spec, w)
-    before = {name: tensor.clone() for name, tensor in tensors.items() if name in "QKV"}
+    before = {o.name: tensors[o.name].clone() for o in spec.operands(w) if o.role == "input"}
     got = execute.bind(spec, w, SMALL, tensors)()
     wanted = spec.reference(w, tensors, None)
     for output in got:
@@ -40,15 +45,15 @@ def test_schedule_executed_agrees_with_reference(spec: KernelSpec, workload: Att
     assert all(torch.equal(before[name], tensors[name]) for name in before), "an input was written"
 
 
-@every
-def test_long_schedule_agrees_with_reference(spec: KernelSpec) -> None:
-    w = shape(1000, 2)
-    tensors = tensors_for(spec, w)
-    got = execute.bind(spec, w, spec.configure(w, CPU), tensors)()
-    assert error(got["O"], spec.reference(w, tensors, None)["O"]) <= spec.tolerance(w)
+@pytest.mark.parametrize(("spec", "workload"), of_passes(SCHEDULED, [shape(1000, 2)]), ids=by_id)
+def test_long_schedule_agrees_with_reference(spec: KernelSpec, workload: AttentionWorkload) -> None:
+    tensors = tensors_for(spec, workload)
+    got = execute.bind(spec, workload, spec.configure(workload, CPU), tensors)()
+    wanted = spec.reference(workload, tensors, None)
+    for output in got:
+        assert error(got[output], wanted[output]) <= spec.tolerance(workload)
 
 
-@every
 @shapes
 def test_a_schedule_survives_the_wire(spec: KernelSpec, workload: AttentionWorkload) -> None:
     assert spec.schedule
@@ -56,7 +61,6 @@ def test_a_schedule_survives_the_wire(spec: KernelSpec, workload: AttentionWorkl
     assert msgspec.json.decode(msgspec.json.encode(schedule), type=Schedule) == schedule
 
 
-@every
 @shapes
 def test_ops_sum_to_the_closed_form(spec: KernelSpec, workload: AttentionWorkload) -> None:
     assert spec.schedule
@@ -68,8 +72,7 @@ def test_ops_sum_to_the_closed_form(spec: KernelSpec, workload: AttentionWorkloa
     assert cost.nominal_flops == workload.nominal_flops
 
 
-@every
-@pytest.mark.parametrize("workload", [w for w in grid() if w.batch * w.seq <= 200], ids=by_id)
+@small(200)
 def test_totals_are_the_sum_over_programs_and_steps(spec: KernelSpec, workload: AttentionWorkload) -> None:
     assert spec.schedule
     schedule = spec.schedule(workload, SMALL)
@@ -87,8 +90,7 @@ def test_totals_are_the_sum_over_programs_and_steps(spec: KernelSpec, workload: 
         assert whole.matrix_flops == sum(s.op.matrix_flops for p in steps for s in p)
 
 
-@every
-@pytest.mark.parametrize("workload", [w for w in grid() if w.batch * w.seq <= 260], ids=by_id)
+@small(260)
 def test_distinct_touches_are_the_compulsory_bytes(spec: KernelSpec, workload: AttentionWorkload) -> None:
     assert spec.schedule
     schedule, cost = spec.schedule(workload, SMALL), spec.cost(workload, SMALL)
@@ -102,16 +104,15 @@ def test_distinct_touches_are_the_compulsory_bytes(spec: KernelSpec, workload: A
         assert (read.get(operand, 0), written.get(operand, 0)) == (traffic.read, traffic.written), operand
 
 
-@every
 @shapes
 def test_every_output_has_one_last_store_and_scratch_is_written_before_it_is_read(
     spec: KernelSpec, workload: AttentionWorkload
 ) -> None:
     assert spec.schedule
     schedule = spec.schedule(workload, SMALL)
-    ready = {o.name: np.zeros(o.shape, dtype=bool) for o in schedule.operands if o.role != "input"}
+    ready = {o.name: np.zeros(o.shape, dtype=bool) for o in schedule.operands if o.role in ("output", "scratch")}
     for launch in schedule.launches:
-        modes = {s.op.operand: s.op.mode for s in program_steps(schedule, launch, 0) if s.op.kind == "store"}
+        modes = {op.operand: op.mode for op, _ in ops_of(launch.body) if op.kind == "store"}
         loaded, stored = touches(schedule, launch)
         for operand, counts in loaded.items():
             assert schedule.operand(operand).materialised
@@ -120,6 +121,7 @@ def test_every_output_has_one_last_store_and_scratch_is_written_before_it_is_rea
         for operand, counts in stored.items():
             assert schedule.operand(operand).materialised
             assert operand in ready, f"{operand} is an input"
+            assert modes[operand] != "add" or ready[operand][counts > 0].all(), f"{operand} is added to before it is written"
             assert counts.max() <= 1 or modes[operand] in ("rewrite", "add")
             ready[operand] |= counts > 0
     assert all(ready[o.name].all() for o in schedule.operands if o.role == "output")
@@ -129,11 +131,15 @@ def test_every_output_has_one_last_store_and_scratch_is_written_before_it_is_rea
 @pytest.mark.parametrize("head_dim", [32, 64, 96, 128, 192, 256])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("mask", [{"causal": False}, {"causal": True}, {"causal": True, "window": 256}], ids=str)
+@pytest.mark.parametrize("direction", ["forward", "backward"])
 def test_live_slots_fit_what_was_compiled_and_the_device(
-    spec: KernelSpec, head_dim: int, dtype: str, mask: dict[str, int]
+    spec: KernelSpec, direction: str, head_dim: int, dtype: str, mask: dict[str, int]
 ) -> None:
     assert spec.schedule
-    w = AttentionWorkload(batch=1, heads=2, kv_heads=2, seq=1024, head_dim=head_dim, dtype=dtype, **mask)  # type: ignore[arg-type]
+    if direction not in spec.info.passes:
+        return
+    w = AttentionWorkload(
+        batch=1, heads=2, kv_heads=2, seq=1024, head_dim=head_dim, dtype=dtype, pass_=direction, **mask)  # type: ignore[arg-type]
     config = spec.configure(w, H200)
     if dtype not in spec.info.dtypes:
         assert "float32" in spec.constraints(w, config, H200)[0]
@@ -186,10 +192,10 @@ def test_flash_v1_rewrites_o_at_every_block_of_keys() -> None:
     assert moved.read["K"] == w.group * schedule.operand("K").bytes, "each query head reads its KV head once"
 
 
-@every
-def test_programs_cover_the_grid_once(spec: KernelSpec) -> None:
+@pytest.mark.parametrize(("spec", "workload"), of_passes(SCHEDULED, [shape(130, 2)]), ids=by_id)
+def test_programs_cover_the_grid_once(spec: KernelSpec, workload: AttentionWorkload) -> None:
     assert spec.schedule
-    schedule = spec.schedule(shape(130, 2), SMALL)
+    schedule = spec.schedule(workload, SMALL)
     for launch in schedule.launches:
         coordinates = programs(schedule, launch)
         points = set(zip(*(values.tolist() for values in coordinates.values()), strict=True))

@@ -88,6 +88,23 @@ def test_keys_step_and_go_to_the_ends(qtbot: QtBot) -> None:
     assert done(made) == [(0, 0), (0, 0)]
 
 
+def test_a_backward_pass_is_stepped_through_launch_by_launch(qtbot: QtBot) -> None:
+    """O is there before it begins, S and P are never written, and what is no matrix of the floor is drawn in its slot alone."""
+    workload = AttentionWorkload(batch=1, seq=300, heads=2, kv_heads=1, head_dim=64, pass_="backward")
+    made = theatre(qtbot, ("flash",), workload)
+    scene, seen = made.scenes[0], set()
+    for part in range(101):
+        made.seek(part / 100)
+        seen.add(view(scene).launch.launch.name)
+        for _ in range(3):
+            made.step(1)
+            made.grab()
+        assert view(scene).fills["O"].whole
+        assert "S" not in view(scene).fills
+    assert seen == {"delta", "flash_backward", "dQ"}
+    assert view(scene).counters.hbm_written["dQ sum"] == 2 * 2 * 300 * 64 * 4
+
+
 def test_play_takes_steps_as_time_passes_and_stops_at_the_end(qtbot: QtBot) -> None:
     made = theatre(qtbot, workload=AttentionWorkload(batch=1, seq=128, heads=1, kv_heads=1, head_dim=64))
     QTest.mouseClick(made.transport.play, LEFT)
