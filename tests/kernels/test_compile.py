@@ -25,15 +25,15 @@ def hardest(cases: list[tuple[str, Compilation]]) -> list[tuple[str, Compilation
     """
     if os.environ.get("TILESCOPE_COMPILE") == "all":
         return cases
-    groups: dict[tuple[object, ...], list[Compilation]] = {}
+    groups: dict[tuple[str, tuple[object, ...]], list[Compilation]] = {}
     for table, c in cases:
         tiles = tuple(value for name, value in c.constants.items() if not (isinstance(value, bool) or name in ("D", "BLOCK_D")))
-        groups.setdefault((table, c.launch, tiles, c.key.split()[1], c.warps, c.stages), []).append(c)
+        groups.setdefault((table, (c.launch, tiles, c.key.split()[1], c.warps, c.stages)), []).append(c)
     chosen: list[tuple[str, Compilation]] = []
-    for (table, *_), found in groups.items():
+    for (table, _), found in groups.items():
         ordered = sorted(found, key=lambda c: (c.constants.get("D", 0), sum(value is True for value in c.constants.values())))
         both = table == "sm_90" and len(ordered) > 1
-        chosen += [(str(table), c) for c in ((ordered[0], ordered[-1]) if both else ordered[-1:])]
+        chosen += [(table, c) for c in ((ordered[0], ordered[-1]) if both else ordered[-1:])]
     return chosen
 
 
