@@ -18,27 +18,22 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from kernels import tuned
-from kernels.attention import flash_backward, reference
+from kernels.attention import flash_backward, reference, row_walk
 from kernels.contract import (
     AttentionWorkload,
     Axis,
     Compilation,
     Config,
-    Cost,
     Device,
     Expr,
     KernelInfo,
     KernelSpec,
     Launch,
     Loop,
-    Operand,
     Schedule,
     Slot,
     TileOp,
-    Traffic,
     const,
     var,
 )
@@ -207,59 +202,10 @@ def _sram_bytes(workload: AttentionWorkload, config: Config) -> int:
     return rows * block_d(workload.head_dim) * workload.itemsize
 
 
-def _ranges(workload: AttentionWorkload, config: Config) -> tuple[Expr, Expr]:
-    """(first, last) tile of K as expressions of m."""
-    w, bm, bn = workload, config["block_m"], config["block_n"]
-    shift, tiles = w.keys - w.seq, cdiv(w.keys, bn)
-    if not w.causal:
-        return const(0), const(tiles)
-    row = var("m") * bm
-    last = ((row + bm + shift + bn - 1) // bn).clip(0, tiles)
-    return ((row + shift - w.window + 1) // bn).clip(0, tiles) if w.window else const(0), last
-
-
-def _tile_range(workload: AttentionWorkload, config: Config) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """(first, last) tile of K for each block of rows, by arithmetic."""
-    w, bm, bn = workload, config["block_m"], config["block_n"]
-    m = np.arange(cdiv(w.seq, bm), dtype=np.int64)
-    tiles = cdiv(w.keys, bn)
-    if not w.causal:
-        return np.zeros_like(m), np.full_like(m, tiles)
-    last = np.clip(((m + 1) * bm + w.keys - w.seq + bn - 1) // bn, 0, tiles)
-    if not w.window:
-        return np.zeros_like(m), last
-    return np.clip((m * bm + w.keys - w.seq - w.window + 1) // bn, 0, tiles), last
-
-
-def cost(workload: AttentionWorkload, config: Config) -> Cost:
-    """Closed form over the blocks of rows: tiles visited, and the keys they span."""
-    w, bm, bn, bd = workload, config["block_m"], config["block_n"], block_d(workload.head_dim)
-    first, last = _tile_range(w, config)
-    programs, heads = len(first) * w.heads * w.batch, w.heads * w.batch
-    tiles = int(np.maximum(last - first, 0).sum()) * heads
-    spans = np.where(last > first, np.minimum(last * bn, w.keys) - first * bn, 0)
-    row_bytes = w.head_dim * w.itemsize
-    visited = np.where(last > first)[0]
-    union = int(min(last[visited].max() * bn, w.keys) - first[visited].min() * bn) if len(visited) else 0
-    queries, keys = heads * w.seq * row_bytes, w.batch * w.kv_heads * union * row_bytes
-    read = int(spans.sum()) * heads * row_bytes
-    return Cost(
-        nominal_flops=w.nominal_flops, flops=tiles * 4 * bm * bn * bd,
-        vector_flops=tiles * _vector_flops(bm, bn, bd) + programs * bm * bd, exps=tiles * (bm * bn + bm),
-        hbm={"Q": Traffic(queries, 0), "K": Traffic(keys, 0), "V": Traffic(keys, 0), "O": Traffic(0, queries)},
-        tile={"Q": Traffic(queries, 0), "K": Traffic(read, 0), "V": Traffic(read, 0), "O": Traffic(0, queries)},
-    )
-
-
-def _vector_flops(bm: int, bn: int, bd: int) -> int:
-    """Per tile: scale and subtract, max, sum over S; a l + sum; a O."""
-    return 4 * bm * bn + 3 * bm + bm * bd
-
-
 def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
     """One launch, one program per block of rows, head and sequence; K and V tiles arrive ahead in a ring."""
     w, bm, bd = workload, config["block_m"], block_d(workload.head_dim)
-    first, last = _ranges(w, config)
+    first, last = row_walk.ranges(w, config)
     compiled = config.resources.get("flash")
     body: list[TileOp | Loop] = [
         TileOp(kind="load", title="load Q", operand="Q", at=_rows("b", "h", bm), tile=(1, 1, bm, bd), writes=("Q",)),
@@ -272,21 +218,13 @@ def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
     ]
     return Schedule(
         kernel="flash",
-        operands=(*reference.operands(w), *unwritten(w)),
+        operands=(*reference.operands(w), *row_walk.unwritten(w)),
         launches=(Launch(
             name="flash", title="flash attention", warps=config["warps"],
             grid=(Axis("m", cdiv(w.seq, bm), reverse=True), Axis("h", w.heads), Axis("b", w.batch)),
             slots=_slots(w, config), body=tuple(body),
             sram_bytes=compiled.sram_bytes if compiled else None, registers=compiled.registers if compiled else None,
         ),),
-    )
-
-
-def unwritten(workload: AttentionWorkload) -> tuple[Operand, ...]:
-    """S and P at their size, which flash never writes."""
-    shape = (workload.batch, workload.heads, workload.seq, workload.keys)
-    return tuple(
-        Operand(name=name, shape=shape, itemsize=workload.itemsize, role="scratch", materialised=False) for name in "SP"
     )
 
 
@@ -322,7 +260,7 @@ def _tile_ops(workload: AttentionWorkload, config: Config) -> tuple[TileOp, ...]
         TileOp(kind="compute", title="S = Q Kᵗ / √D", fn="scores", reads=("Q", "K"), writes=("S",),
                args={"scale": w.head_dim**-0.5, **mask}, matrix_flops=2 * bm * bn * bd),
         TileOp(kind="compute", title="online softmax: P, m, l; O rescaled", fn="online_softmax", reads=("S", "m", "l", "O"),
-               writes=("P", "m", "l", "O"), vector_flops=_vector_flops(bm, bn, bd), exps=bm * bn + bm),
+               writes=("P", "m", "l", "O"), vector_flops=row_walk.vector_flops(bm, bn, bd), exps=bm * bn + bm),
         TileOp(kind="compute", title="O += P V", fn="accumulate_pv", reads=("O", "P", "V"), writes=("O",),
                matrix_flops=2 * bm * bn * bd),
     )
@@ -352,7 +290,7 @@ KERNELS = (
         ),
         operands=_of_pass(reference.operands, flash_backward.operands), inputs=reference.inputs,
         reference=reference.reference, launch=_of_pass(launch, partial(flash_backward.launch, launch)),
-        configure=configure, constraints=constraints, cost=_of_pass(cost, flash_backward.cost),
+        configure=configure, constraints=constraints, cost=_of_pass(row_walk.cost, flash_backward.cost),
         schedule=_of_pass(schedule, flash_backward.schedule),
         compilations=_of_pass(compilations, _backward_compilations), tolerance=reference.tolerance,
     ),

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from kernels import tuned
-from kernels.attention import reference
+from kernels.attention import reference, row_walk
 from kernels.contract import (
     AttentionWorkload,
     Axis,
@@ -355,10 +355,8 @@ def cost(workload: AttentionWorkload, config: Config) -> Cost:
 
 def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
     """delta, the walk of each block of keys over its queries, and dQ from its sum."""
-    shape = (workload.batch, workload.heads, workload.seq, workload.keys)
-    unwritten = (Operand(name=n, shape=shape, itemsize=workload.itemsize, role="scratch", materialised=False) for n in "SP")
     return Schedule(
-        kernel="flash", operands=(*operands(workload), *unwritten),
+        kernel="flash", operands=(*operands(workload), *row_walk.unwritten(workload)),
         launches=(_delta_launch(workload, config), _walk_launch(workload, config), _dq_launch(workload, config)),
     )
 

@@ -22,8 +22,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from kernels import tuned
-from kernels.attention import reference
-from kernels.attention.flash import unwritten
+from kernels.attention import reference, row_walk
 from kernels.contract import (
     Affine,
     AttentionWorkload,
@@ -43,7 +42,6 @@ from kernels.contract import (
     Slot,
     Table,
     TileOp,
-    Traffic,
     const,
     var,
 )
@@ -497,50 +495,14 @@ def constraints(workload: AttentionWorkload, config: Config, device: Device) -> 
 def _ranges(workload: AttentionWorkload, config: Config) -> tuple[Expr, Expr, Expr]:
     """(first, full, last) tile as expressions of m: without a window tiles first..full need no mask."""
     w, bm, bn = workload, config["block_m"], config["block_n"]
-    shift, tiles = w.keys - w.seq, cdiv(w.keys, bn)
-    if not w.causal:
-        return const(0), const(w.keys // bn), const(tiles)
-    row = var("m") * bm
-    first = ((row + shift - w.window + 1) // bn).clip(0, tiles) if w.window else const(0)
-    full = ((row + shift + 1) // bn).clip(0, w.keys // bn)
-    return first, full, ((row + bm + shift + bn - 1) // bn).clip(1, tiles)
-
-
-def _tile_range(workload: AttentionWorkload, config: Config) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """(first, last) tile of K for each block of rows, by arithmetic."""
-    w, bm, bn = workload, config["block_m"], config["block_n"]
-    m = np.arange(cdiv(w.seq, bm), dtype=np.int64)
-    tiles = cdiv(w.keys, bn)
-    if not w.causal:
-        return np.zeros_like(m), np.full_like(m, tiles)
-    last = np.clip(((m + 1) * bm + w.keys - w.seq + bn - 1) // bn, 1, tiles)
-    if not w.window:
-        return np.zeros_like(m), last
-    return np.clip((m * bm + w.keys - w.seq - w.window + 1) // bn, 0, tiles), last
+    first, last = row_walk.ranges(w, config, least=1)
+    full = ((var("m") * bm + w.keys - w.seq + 1) // bn).clip(0, w.keys // bn) if w.causal else const(w.keys // bn)
+    return first, full, last
 
 
 def cost(workload: AttentionWorkload, config: Config) -> Cost:
-    """Closed form over the blocks of rows: tiles visited, and the keys they span."""
-    w, bm, bn, bd = workload, config["block_m"], config["block_n"], block_d(workload.head_dim)
-    first, last = _tile_range(w, config)
-    heads = w.heads * w.batch
-    tiles = int((last - first).sum()) * heads
-    spans = np.minimum(last * bn, w.keys) - first * bn
-    row_bytes = w.head_dim * w.itemsize
-    union = int(min(last.max() * bn, w.keys) - first.min() * bn)
-    queries, keys = heads * w.seq * row_bytes, w.batch * w.kv_heads * union * row_bytes
-    read = int(spans.sum()) * heads * row_bytes
-    return Cost(
-        nominal_flops=w.nominal_flops, flops=tiles * 4 * bm * bn * bd,
-        vector_flops=tiles * _vector_flops(bm, bn, bd) + len(first) * heads * bm * bd, exps=tiles * (bm * bn + bm),
-        hbm={"Q": Traffic(queries, 0), "K": Traffic(keys, 0), "V": Traffic(keys, 0), "O": Traffic(0, queries)},
-        tile={"Q": Traffic(queries, 0), "K": Traffic(read, 0), "V": Traffic(read, 0), "O": Traffic(0, queries)},
-    )
-
-
-def _vector_flops(bm: int, bn: int, bd: int) -> int:
-    """Per tile: scale and subtract, max, sum over S; a l + sum; a O."""
-    return 4 * bm * bn + 3 * bm + bm * bd
+    """Closed form. A block of rows that sees no key visits one tile."""
+    return row_walk.cost(workload, config, least=1)
 
 
 def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
@@ -565,7 +527,7 @@ def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
     )
     zigzag = _zigzag(w, config)
     return Schedule(
-        kernel="flash_hopper", operands=(*reference.operands(w), *unwritten(w)),
+        kernel="flash_hopper", operands=(*reference.operands(w), *row_walk.unwritten(w)),
         tables={"zigzag": _rounds(_items(w, config), _resident(w, config))} if zigzag else {},
         launches=(Launch(
             name="flash_hopper", title="flash attention, warps with roles", warps=4 * _consumers(config) + 4,
@@ -620,7 +582,8 @@ def _tile_ops(workload: AttentionWorkload, config: Config) -> tuple[TileOp, ...]
         TileOp(kind="compute", title="S = Q Kᵗ / √D", fn="scores", reads=("Q", "K"), writes=("S",), warp_role="consumer",
                args={"scale": w.head_dim**-0.5, **mask}, matrix_flops=2 * bm * bn * bd),
         TileOp(kind="compute", title="online softmax: P, m, l; O rescaled", fn="online_softmax", reads=("S", "m", "l", "O"),
-               writes=("P", "m", "l", "O"), vector_flops=_vector_flops(bm, bn, bd), exps=bm * bn + bm, warp_role="consumer"),
+               writes=("P", "m", "l", "O"), vector_flops=row_walk.vector_flops(bm, bn, bd), exps=bm * bn + bm,
+               warp_role="consumer"),
         TileOp(kind="compute", title="O += P V", fn="accumulate_pv", reads=("O", "P", "V"), writes=("O",),
                matrix_flops=2 * bm * bn * bd, warp_role="consumer"),
     )

@@ -21,8 +21,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from kernels import tuned
-from kernels.attention import reference
-from kernels.attention.flash import unwritten
+from kernels.attention import reference, row_walk
 from kernels.contract import (
     AttentionWorkload,
     Axis,
@@ -259,7 +258,7 @@ def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
     )
     return Schedule(
         kernel="flash_v1",
-        operands=(*operands(w), *unwritten(w)),
+        operands=(*operands(w), *row_walk.unwritten(w)),
         launches=(Launch(
             name="flash_v1", title="FlashAttention-1", warps=config["warps"],
             grid=(Axis("h", w.heads), Axis("b", w.batch)), slots=_slots(w, config), body=body,

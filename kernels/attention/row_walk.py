@@ -1,0 +1,73 @@
+"""What kernels share that own a block of query rows and walk over the tiles of K and V once: flash and flash_hopper.
+
+Which tiles a block of rows visits, and from that the closed-form cost. `least`: tiles that a block visits though none of its
+rows sees a key.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kernels.contract import AttentionWorkload, Config, Cost, Expr, Operand, Traffic, const, var
+from kernels.jit import block_d, cdiv
+
+
+def ranges(workload: AttentionWorkload, config: Config, least: int = 0) -> tuple[Expr, Expr]:
+    """(first, last) tile of K as expressions of m, the block of rows; `last` is one past."""
+    w, bm, bn = workload, config["block_m"], config["block_n"]
+    shift, tiles = w.keys - w.seq, cdiv(w.keys, bn)
+    if not w.causal:
+        return const(0), const(tiles)
+    row = var("m") * bm
+    last = ((row + bm + shift + bn - 1) // bn).clip(least, tiles)
+    return ((row + shift - w.window + 1) // bn).clip(0, tiles) if w.window else const(0), last
+
+
+def tile_range(
+    workload: AttentionWorkload, config: Config, least: int = 0
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """(first, last) tile of K for each block of rows, by arithmetic."""
+    w, bm, bn = workload, config["block_m"], config["block_n"]
+    m = np.arange(cdiv(w.seq, bm), dtype=np.int64)
+    tiles = cdiv(w.keys, bn)
+    if not w.causal:
+        return np.zeros_like(m), np.full_like(m, tiles)
+    last = np.clip(((m + 1) * bm + w.keys - w.seq + bn - 1) // bn, least, tiles)
+    if not w.window:
+        return np.zeros_like(m), last
+    return np.clip((m * bm + w.keys - w.seq - w.window + 1) // bn, 0, tiles), last
+
+
+def cost(workload: AttentionWorkload, config: Config, least: int = 0) -> Cost:
+    """Closed form over the blocks of rows: tiles visited, and the keys they span."""
+    w, bm, bn, bd = workload, config["block_m"], config["block_n"], block_d(workload.head_dim)
+    first, last = tile_range(w, config, least)
+    programs, heads = len(first) * w.heads * w.batch, w.heads * w.batch
+    tiles = int(np.maximum(last - first, 0).sum()) * heads
+    spans = np.where(last > first, np.minimum(last * bn, w.keys) - first * bn, 0)
+    row_bytes = w.head_dim * w.itemsize
+    visited = np.where(last > first)[0]
+    union = int(min(last[visited].max() * bn, w.keys) - first[visited].min() * bn) if len(visited) else 0
+    queries, keys = heads * w.seq * row_bytes, w.batch * w.kv_heads * union * row_bytes
+    read = int(spans.sum()) * heads * row_bytes
+    return Cost(
+        nominal_flops=w.nominal_flops, flops=tiles * 4 * bm * bn * bd,
+        vector_flops=tiles * vector_flops(bm, bn, bd) + programs * bm * bd, exps=tiles * (bm * bn + bm),
+        hbm={"Q": Traffic(queries, 0), "K": Traffic(keys, 0), "V": Traffic(keys, 0), "O": Traffic(0, queries)},
+        tile={"Q": Traffic(queries, 0), "K": Traffic(read, 0), "V": Traffic(read, 0), "O": Traffic(0, queries)},
+    )
+
+
+def vector_flops(bm: int, bn: int, bd: int) -> int:
+    """Per tile: scale and subtract, max, sum over S; a l + sum; a O."""
+    return 4 * bm * bn + 3 * bm + bm * bd
+
+
+def unwritten(workload: AttentionWorkload) -> tuple[Operand, ...]:
+    """S and P at their size, which such a kernel never writes."""
+    shape = (workload.batch, workload.heads, workload.seq, workload.keys)
+    return tuple(
+        Operand(name=name, shape=shape, itemsize=workload.itemsize, role="scratch", materialised=False) for name in "SP"
+    )
