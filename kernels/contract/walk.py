@@ -198,9 +198,7 @@ def pattern(schedule: Schedule, launch: Launch) -> Profile:
     needed: set[str] = set()
     for op, loops in ops_of(launch.body):
         needed |= _needed(loops, _clipped(op, schedule.operand(op.operand) if op.operand else None))
-    last = max((place for place, axis in enumerate(launch.grid) if axis.name in needed), default=-1)
-    grid = launch.grid if launch.order else launch.grid[: last + 1]
-    part = replace(launch, grid=grid)
+    part = replace(launch, grid=tuple(axis for axis in launch.grid if axis.name in needed), order="")
     points, count = programs(schedule, part), part.programs
     steps: Ints = np.zeros(count, dtype=np.int64)
     read: dict[str, Ints] = {}
@@ -212,7 +210,27 @@ def pattern(schedule: Schedule, launch: Launch) -> Profile:
             side = read if op.kind == "load" else written
             moved = np.bincount(owners, weights=weight * elements * schedule.operand(op.operand).itemsize, minlength=count)
             side[op.operand] = side.get(op.operand, np.zeros(count, dtype=np.int64)) + moved.astype(np.int64)
-    return Profile(steps, read, written)
+    alike = _alike(schedule, launch, needed)
+    return Profile(
+        steps[alike], {name: moved[alike] for name, moved in read.items()},
+        {name: moved[alike] for name, moved in written.items()},
+    )
+
+
+def _alike(schedule: Schedule, launch: Launch, needed: set[str]) -> Ints:
+    """For each program of the period, its place among programs of the `needed` axes alone."""
+    last = max((place for place, axis in enumerate(launch.grid) if axis.name in needed), default=-1)
+    grid = launch.grid if launch.order else launch.grid[: last + 1]
+    index = np.arange(int(np.prod([axis.size for axis in grid], dtype=np.int64)), dtype=np.int64)
+    if launch.order:
+        index = tables_of(schedule)[launch.order].reshape(-1)[index]
+    place, stride = np.zeros_like(index), 1
+    for axis in grid:
+        if axis.name in needed:
+            place += index % axis.size * stride
+            stride *= axis.size
+        index = index // axis.size
+    return place
 
 
 def program_steps(schedule: Schedule, launch: Launch, program: int) -> list[Step]:
