@@ -9,8 +9,6 @@ steps, and the others stand where they are at its scheduled time: the fast one i
 from __future__ import annotations
 
 from app.tiles.track import KernelTrack, Place
-from engine.protocol import KernelPlan
-from kernels.contract import Device
 
 SPEEDS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # steps a second
 DEFAULT_SPEED = 8
@@ -21,12 +19,11 @@ class Playback:
     """The state of play of some kernels. Every answer is computed from the state alone, never by replaying.
 
     Args:
-        plans: kernels that have a schedule.
-        device: gives SMs, and the bandwidth of the scheduled time.
+        tracks: of the kernels that are played, on one device.
     """
 
-    def __init__(self, plans: list[KernelPlan], device: Device) -> None:
-        self.tracks = [KernelTrack(plan, plan.schedule, device) for plan in plans if plan.schedule is not None]
+    def __init__(self, tracks: list[KernelTrack]) -> None:
+        self.tracks = tracks
         self.timed = all(track.seconds is not None for track in self.tracks)
         self.length = max((track.length for track in self.tracks), default=0.0)
         self.slots = [0] * len(self.tracks)

@@ -15,7 +15,7 @@ from app.tiles.ledger import Unit
 from app.tiles.playback import DEFAULT_SPEED, TOGETHER, Playback
 from app.tiles.scene import Scene
 from app.tiles.step_info import StepInfo, describe
-from app.tiles.track import MOST_STEPS, longest_program
+from app.tiles.track import MOST_STEPS, KernelTrack
 from app.tiles.transport import Transport, wave_text
 from app.tiles.view import View, view_of
 from engine.protocol import KernelPlan
@@ -61,10 +61,11 @@ class Theatre(QWidget):
         if shown == self._shown:
             return
         self._shown, self._device = shown, device
-        steps = {plan.kernel: longest_program(plan.schedule) for plan in plans if plan.schedule is not None}
-        drawn = [plan for plan in plans if 0 < steps.get(plan.kernel, 0) <= MOST_STEPS][:SCENES]
+        tracks = [KernelTrack(plan, plan.schedule, device) for plan in plans if plan.schedule is not None]
+        played = [track for track in tracks if 0 < track.longest_program <= MOST_STEPS][:SCENES]
+        drawn = [track.plan for track in played]
         before = self._playback
-        self._playback = Playback(drawn, device) if drawn else None
+        self._playback = Playback(played) if played else None
         if self._playback is not None:
             self._playback.speed = self._speed
             if before is not None and before.length:
@@ -76,7 +77,7 @@ class Theatre(QWidget):
             for scene in self.scenes:
                 scene.set_unit(unit)
         self._chosen = min(self._chosen, max(len(drawn) - 1, 0))
-        self.note.setText(_note(plans, drawn, titles or {}, steps))
+        self.note.setText(_note(plans, drawn, titles or {}, {track.plan.kernel: track.longest_program for track in tracks}))
         self._show_what_is_there(drawn)
         self._refresh()
 

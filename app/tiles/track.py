@@ -85,11 +85,6 @@ def programs_at_once(launch: Launch, device: Device) -> int:
     return min((device.sms or 1) * max(min(fits), 1), launch.programs)
 
 
-def longest_program(schedule: Schedule) -> int:
-    """Steps of the longest program of any launch, without listing them."""
-    return max(int(pattern(schedule, launch).steps.max()) for launch in schedule.launches)
-
-
 class LaunchTrack:
     """The prefix sums of one launch."""
 
@@ -152,6 +147,11 @@ class KernelTrack:
         rate = device.bandwidth_bytes_per_s
         self.seconds = self.edges[-1] / rate if rate else None
         self.length = self.seconds if self.seconds is not None else float(self.edges[-1])
+
+    @property
+    def longest_program(self) -> int:
+        """Steps of the longest program of any launch."""
+        return max(int(track.profile_steps.max()) for track in self.launches)
 
     def _before(self, slot: int, launch: int) -> int:
         return sum(track.steps_before(slot, track.waves) for track in self.launches[:launch])

@@ -73,12 +73,7 @@ def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Cal
 
 def constraints(workload: AttentionWorkload, config: Config, device: Device) -> list[str]:  # noqa: ARG001
     """What it does not do here, known without asking it."""
-    reasons = []
-    if device.kind != "cuda":
-        reasons.append("the compiled chain is compared on an NVIDIA GPU alone")
-    if workload.causal and workload.seq > workload.keys:
-        reasons.append("the eager chain gives NaN to a query that sees no key: make the KV length at least the sequence")
-    return reasons
+    return [*peer.on_gpu_alone(device, "the compiled chain"), *peer.keyless(workload, "the eager chain gives NaN to")]
 
 
 KERNELS = (

@@ -32,7 +32,6 @@ from kernels.contract import (
     Launch,
     Loop,
     Schedule,
-    Slot,
     TileOp,
     const,
     var,
@@ -183,17 +182,10 @@ def configure(workload: AttentionWorkload, device: Device) -> Config:
 
 def constraints(workload: AttentionWorkload, config: Config, device: Device) -> list[str]:
     """What cannot be launched: tiles that do not fit the SM."""
-    if device.kind == "cpu":
-        return []
-    reasons = []
-    limit = device.sram_bytes_per_block
     need = _sram_bytes(workload, config)
     if workload.pass_ == "backward":
         need = max(need, flash_backward.sram_bytes(workload, config))
-    if limit and need > limit:
-        reasons.append(f"flash's tiles need {need // 1024} KiB of SRAM and this device gives a block {limit // 1024} KiB: "
-                       "choose a smaller block_m, block_n or stages")
-    return reasons
+    return tuned.too_large("flash", need, device)
 
 
 def _sram_bytes(workload: AttentionWorkload, config: Config) -> int:
@@ -205,13 +197,13 @@ def _sram_bytes(workload: AttentionWorkload, config: Config) -> int:
 def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
     """One launch, one program per block of rows, head and sequence; K and V tiles arrive ahead in a ring."""
     w, bm, bd = workload, config["block_m"], block_d(workload.head_dim)
-    first, last = row_walk.ranges(w, config)
+    ring, (first, last) = tuned.ring_depth(config), row_walk.ranges(w, config)
     compiled = config.resources.get("flash")
     body: list[TileOp | Loop] = [
         TileOp(kind="load", title="load Q", operand="Q", at=_rows("b", "h", bm), tile=(1, 1, bm, bd), writes=("Q",)),
         TileOp(kind="compute", title="m = -inf, l = 0, O = 0", fn="start", reads=("Q",), writes=("Q", "m", "l", "O")),
     ]
-    body.append(Loop(var="j", first=first, last=last, body=_tile_ops(w, config)))
+    body.append(Loop(var="j", first=first, last=last, body=row_walk.tile_ops(w, config, (var("b"), var("h") // w.group), ring)))
     body += [
         TileOp(kind="compute", title="O = O / l", fn="finish", reads=("O", "l"), writes=("O",), vector_flops=bm * bd),
         TileOp(kind="store", title="store O", operand="O", at=_rows("b", "h", bm), tile=(1, 1, bm, bd), reads=("O",)),
@@ -222,7 +214,7 @@ def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
         launches=(Launch(
             name="flash", title="flash attention", warps=config["warps"],
             grid=(Axis("m", cdiv(w.seq, bm), reverse=True), Axis("h", w.heads), Axis("b", w.batch)),
-            slots=_slots(w, config), body=tuple(body),
+            slots=row_walk.slots(w, config, ring), body=tuple(body),
             sram_bytes=compiled.sram_bytes if compiled else None, registers=compiled.registers if compiled else None,
         ),),
     )
@@ -230,40 +222,6 @@ def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
 
 def _rows(batch: str, head: str, block: int) -> tuple[Expr, ...]:
     return (var(batch), var(head), var("m") * block, const(0))
-
-
-def _slots(workload: AttentionWorkload, config: Config) -> tuple[Slot, ...]:
-    bm, bn, bd, ring = config["block_m"], config["block_n"], block_d(workload.head_dim), tuned.ring_depth(config)
-    size = workload.itemsize
-    return (
-        Slot(name="Q", shape=(bm, bd), itemsize=size, operand="Q"),
-        Slot(name="K", shape=(bn, bd), itemsize=size, copies=ring, operand="K"),
-        Slot(name="V", shape=(bn, bd), itemsize=size, copies=ring, operand="V"),
-        Slot(name="S", shape=(bm, bn), itemsize=4, place="registers", operand="S"),
-        Slot(name="P", shape=(bm, bn), itemsize=size, place="registers", operand="P"),
-        Slot(name="m", shape=(bm,), itemsize=4, place="registers"),
-        Slot(name="l", shape=(bm,), itemsize=4, place="registers"),
-        Slot(name="O", shape=(bm, bd), itemsize=4, place="registers", operand="O"),
-    )
-
-
-def _tile_ops(workload: AttentionWorkload, config: Config) -> tuple[TileOp, ...]:
-    w, bm, bn, bd = workload, config["block_m"], config["block_n"], block_d(workload.head_dim)
-    ahead = tuned.ring_depth(config) - 1
-    at = (var("b"), var("h") // w.group, var("j") * bn, const(0))
-    mask: dict[str, Expr | float] = {
-        "row": var("m") * bm, "col": var("j") * bn, "shift": w.keys - w.seq, "causal": int(w.causal), "window": w.window,
-    }
-    return (
-        TileOp(kind="load", title="load K", operand="K", at=at, tile=(1, 1, bn, bd), writes=("K",), ahead=ahead),
-        TileOp(kind="load", title="load V", operand="V", at=at, tile=(1, 1, bn, bd), writes=("V",), ahead=ahead),
-        TileOp(kind="compute", title="S = Q Kᵗ / √D", fn="scores", reads=("Q", "K"), writes=("S",),
-               args={"scale": w.head_dim**-0.5, **mask}, matrix_flops=2 * bm * bn * bd),
-        TileOp(kind="compute", title="online softmax: P, m, l; O rescaled", fn="online_softmax", reads=("S", "m", "l", "O"),
-               writes=("P", "m", "l", "O"), vector_flops=row_walk.vector_flops(bm, bn, bd), exps=bm * bn + bm),
-        TileOp(kind="compute", title="O += P V", fn="accumulate_pv", reads=("O", "P", "V"), writes=("O",),
-               matrix_flops=2 * bm * bn * bd),
-    )
 
 
 def _of_pass(forward: F, backward: F) -> F:

@@ -483,13 +483,10 @@ def constraints(workload: AttentionWorkload, config: Config, device: Device) -> 
     if device.capability != (9, 0):
         has = "an unknown one" if device.capability is None else "{}.{}".format(*device.capability)
         return [f"flash for Hopper uses instructions of compute capability 9.0 alone and this device has {has}: choose flash"]
-    reasons = []
     if workload.itemsize != 2:
-        reasons.append(f"flash for Hopper multiplies 16-bit elements, not {workload.dtype}: choose flash, or another dtype")
-    elif (need := _sram_bytes(workload, config)) > (limit := device.sram_bytes_per_block or SRAM_BYTES):
-        reasons.append(f"flash for Hopper's tiles need {cdiv(need, 1024)} KiB of SRAM and this device gives a block "
-                       f"{limit // 1024} KiB: choose a smaller block_m, block_n or stages")
-    return reasons
+        return [f"flash for Hopper multiplies 16-bit elements, not {workload.dtype}: choose flash, or another dtype"]
+    known = replace(device, sram_bytes_per_block=device.sram_bytes_per_block or SRAM_BYTES)
+    return tuned.too_large("flash for Hopper", _sram_bytes(workload, config), known)
 
 
 def _ranges(workload: AttentionWorkload, config: Config) -> tuple[Expr, Expr, Expr]:
@@ -552,41 +549,15 @@ def _flat(workload: AttentionWorkload, config: Config) -> Affine:
 
 
 def _slots(workload: AttentionWorkload, config: Config) -> tuple[Slot, ...]:
-    bm, bn, bd, ring = config["block_m"], config["block_n"], block_d(workload.head_dim), config["stages"]
-    size = workload.itemsize
-    return (
-        Slot(name="Q", shape=(bm, bd), itemsize=size, operand="Q"),
-        Slot(name="K", shape=(bn, bd), itemsize=size, copies=ring, operand="K"),
-        Slot(name="V", shape=(bn, bd), itemsize=size, copies=ring, operand="V"),
-        Slot(name="S", shape=(bm, bn), itemsize=4, place="registers", operand="S"),
-        Slot(name="P", shape=(bm, bn), itemsize=size, place="registers", operand="P"),
-        Slot(name="m", shape=(bm,), itemsize=4, place="registers"),
-        Slot(name="l", shape=(bm,), itemsize=4, place="registers"),
-        Slot(name="O", shape=(bm, bd), itemsize=4, place="registers", operand="O"),
-        Slot(name="O out", shape=(bm, bd), itemsize=size, operand="O"),
-    )
+    """And O on its way out."""
+    out = Slot(name="O out", shape=(config["block_m"], block_d(workload.head_dim)), itemsize=workload.itemsize, operand="O")
+    return (*row_walk.slots(workload, config, config["stages"]), out)
 
 
 def _tile_ops(workload: AttentionWorkload, config: Config) -> tuple[TileOp, ...]:
-    w, bm, bn, bd, ahead = workload, config["block_m"], config["block_n"], block_d(workload.head_dim), config["stages"] - 1
-    flat = _flat(w, config)
-    at = (flat // w.heads, flat // w.group % w.kv_heads, var("j") * bn, const(0))
-    mask: dict[str, Expr | float] = {
-        "row": var("m") * bm, "col": var("j") * bn, "shift": w.keys - w.seq, "causal": int(w.causal), "window": w.window,
-    }
-    return (
-        TileOp(kind="load", title="load K", operand="K", at=at, tile=(1, 1, bn, bd), writes=("K",), ahead=ahead,
-               warp_role="producer"),
-        TileOp(kind="load", title="load V", operand="V", at=at, tile=(1, 1, bn, bd), writes=("V",), ahead=ahead,
-               warp_role="producer"),
-        TileOp(kind="compute", title="S = Q Kᵗ / √D", fn="scores", reads=("Q", "K"), writes=("S",), warp_role="consumer",
-               args={"scale": w.head_dim**-0.5, **mask}, matrix_flops=2 * bm * bn * bd),
-        TileOp(kind="compute", title="online softmax: P, m, l; O rescaled", fn="online_softmax", reads=("S", "m", "l", "O"),
-               writes=("P", "m", "l", "O"), vector_flops=row_walk.vector_flops(bm, bn, bd), exps=bm * bn + bm,
-               warp_role="consumer"),
-        TileOp(kind="compute", title="O += P V", fn="accumulate_pv", reads=("O", "P", "V"), writes=("O",),
-               matrix_flops=2 * bm * bn * bd, warp_role="consumer"),
-    )
+    flat = _flat(workload, config)
+    head = (flat // workload.heads, flat // workload.group % workload.kv_heads)
+    return row_walk.tile_ops(workload, config, head, config["stages"], ("producer", "consumer"))
 
 
 KERNELS = (

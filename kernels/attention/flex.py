@@ -55,11 +55,7 @@ def _block_mask(workload: AttentionWorkload, device: torch.device) -> Any:
 
 def constraints(workload: AttentionWorkload, config: Config, device: Device) -> list[str]:  # noqa: ARG001
     """What it does not do here, known without asking it."""
-    reasons = []
-    if device.kind != "cuda":
-        reasons.append("FlexAttention is compared on an NVIDIA GPU alone")
-    if workload.causal and workload.seq > workload.keys:
-        reasons.append("FlexAttention is not defined for a query that sees no key: make the KV length at least the sequence")
+    reasons = [*peer.on_gpu_alone(device, "FlexAttention"), *peer.keyless(workload, "FlexAttention is not defined for")]
     if workload.head_dim & (workload.head_dim - 1) or workload.head_dim < 16:
         reasons.append(f"FlexAttention takes head dims that are powers of two from 16, not {workload.head_dim}")
     return reasons

@@ -60,6 +60,17 @@ def configure(workload: AttentionWorkload, device: Device) -> Config:  # noqa: A
     return Config()
 
 
+def keyless(workload: AttentionWorkload, fails: str) -> list[str]:
+    """A sentence where some query sees no key; `fails` says what the library then does."""
+    seen = not workload.causal or workload.seq <= workload.keys
+    return [] if seen else [f"{fails} a query that sees no key: make the KV length at least the sequence"]
+
+
+def on_gpu_alone(device: Device, what: str) -> list[str]:
+    """A sentence where the device is no GPU."""
+    return [] if device.kind == "cuda" else [f"{what} is compared on an NVIDIA GPU alone"]
+
+
 def with_square(workload: AttentionWorkload) -> tuple[Operand, ...]:
     """The operands of a chain that writes S and P: they count for memory, though the library allocates them."""
     shape = (workload.batch, workload.heads, workload.seq, workload.keys)

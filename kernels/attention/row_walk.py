@@ -1,7 +1,7 @@
 """What kernels share that own a block of query rows and walk over the tiles of K and V once: flash and flash_hopper.
 
-Which tiles a block of rows visits, and from that the closed-form cost. `least`: tiles that a block visits though none of its
-rows sees a key.
+Which tiles a block of rows visits, from that the closed-form cost, what a program holds, and one step of its
+walk. `least`: tiles that a block visits though none of its rows sees a key.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kernels.contract import AttentionWorkload, Config, Cost, Expr, Operand, Traffic, const, var
+from kernels.contract import AttentionWorkload, Config, Cost, Expr, Operand, Slot, TileOp, Traffic, const, var
 from kernels.jit import block_d, cdiv
 
 
@@ -70,4 +70,48 @@ def unwritten(workload: AttentionWorkload) -> tuple[Operand, ...]:
     shape = (workload.batch, workload.heads, workload.seq, workload.keys)
     return tuple(
         Operand(name=name, shape=shape, itemsize=workload.itemsize, role="scratch", materialised=False) for name in "SP"
+    )
+
+
+def slots(workload: AttentionWorkload, config: Config, ring: int) -> tuple[Slot, ...]:
+    """What a program holds: Q, rings of K and V, and in registers S, P, m, l and O."""
+    bm, bn, bd, size = config["block_m"], config["block_n"], block_d(workload.head_dim), workload.itemsize
+    return (
+        Slot(name="Q", shape=(bm, bd), itemsize=size, operand="Q"),
+        Slot(name="K", shape=(bn, bd), itemsize=size, copies=ring, operand="K"),
+        Slot(name="V", shape=(bn, bd), itemsize=size, copies=ring, operand="V"),
+        Slot(name="S", shape=(bm, bn), itemsize=4, place="registers", operand="S"),
+        Slot(name="P", shape=(bm, bn), itemsize=size, place="registers", operand="P"),
+        Slot(name="m", shape=(bm,), itemsize=4, place="registers"),
+        Slot(name="l", shape=(bm,), itemsize=4, place="registers"),
+        Slot(name="O", shape=(bm, bd), itemsize=4, place="registers", operand="O"),
+    )
+
+
+def tile_ops(
+    workload: AttentionWorkload, config: Config, head: tuple[Expr, Expr], ring: int, roles: tuple[str, str] = ("", "")
+) -> tuple[TileOp, ...]:
+    """One step of the walk, tile j of K and V.
+
+    Args:
+        head: (batch, KV head) as expressions.
+        ring: copies of K and V, so that loads run one less ahead.
+        roles: of the warps that load and of those that compute.
+    """
+    w, bm, bn, bd = workload, config["block_m"], config["block_n"], block_d(workload.head_dim)
+    at, (loader, computer) = (*head, var("j") * bn, const(0)), roles
+    mask: dict[str, Expr | float] = {
+        "row": var("m") * bm, "col": var("j") * bn, "shift": w.keys - w.seq, "causal": int(w.causal), "window": w.window,
+    }
+    return (
+        TileOp(kind="load", title="load K", operand="K", at=at, tile=(1, 1, bn, bd), writes=("K",), ahead=ring - 1,
+               warp_role=loader),
+        TileOp(kind="load", title="load V", operand="V", at=at, tile=(1, 1, bn, bd), writes=("V",), ahead=ring - 1,
+               warp_role=loader),
+        TileOp(kind="compute", title="S = Q Kᵗ / √D", fn="scores", reads=("Q", "K"), writes=("S",), warp_role=computer,
+               args={"scale": w.head_dim**-0.5, **mask}, matrix_flops=2 * bm * bn * bd),
+        TileOp(kind="compute", title="online softmax: P, m, l; O rescaled", fn="online_softmax", reads=("S", "m", "l", "O"),
+               writes=("P", "m", "l", "O"), vector_flops=vector_flops(bm, bn, bd), exps=bm * bn + bm, warp_role=computer),
+        TileOp(kind="compute", title="O += P V", fn="accumulate_pv", reads=("O", "P", "V"), writes=("O",),
+               matrix_flops=2 * bm * bn * bd, warp_role=computer),
     )

@@ -78,8 +78,7 @@ def constraints(name: str, workload: AttentionWorkload, config: Config, device: 
         reasons.append(f"{BACKENDS[name][1]} needs an NVIDIA GPU")
     if workload.window:
         reasons.append("SDPA has no sliding window: set window to 0")
-    if workload.causal and workload.seq > workload.keys:
-        reasons.append("SDPA gives NaN, not 0, for a query that sees no key: make the KV length at least the sequence")
+    reasons += peer.keyless(workload, "SDPA gives NaN, not 0, for")
     if device.kind == "cuda" and workload.dtype == "float32" and name in ("sdpa_flash", "sdpa_cudnn"):
         reasons.append(f"{BACKENDS[name][1]} takes float16 and bfloat16 only")
     return reasons

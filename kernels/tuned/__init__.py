@@ -117,7 +117,7 @@ def too_large(title: str, need: int, device: Device) -> list[str]:
     limit = device.sram_bytes_per_block
     if device.kind == "cpu" or not limit or need <= limit:
         return []
-    return [f"{title}'s tiles need {need // 1024} KiB of SRAM and this device gives a block {limit // 1024} KiB: "
+    return [f"{title}'s tiles need {-(-need // 1024)} KiB of SRAM and this device gives a block {limit // 1024} KiB: "
             "choose a smaller block_m, block_n or stages"]
 
 

@@ -7,6 +7,8 @@ from functools import lru_cache
 from hypothesis import strategies as st
 
 from app.tiles.playback import Playback
+from app.tiles.track import KernelTrack
+from engine.protocol import KernelPlan
 from kernels.contract import AttentionWorkload, Device
 from tests.app.feed import H200, planned
 
@@ -25,7 +27,12 @@ def workloads(draw: st.DrawFn) -> AttentionWorkload:
 
 @lru_cache(maxsize=256)
 def _planned(workload: AttentionWorkload, device: Device, kernels: tuple[str, ...]) -> Playback:
-    return Playback(list(planned(kernels, workload, device).plans), device)
+    return Playback(tracks(list(planned(kernels, workload, device).plans), device))
+
+
+def tracks(plans: list[KernelPlan], device: Device) -> list[KernelTrack]:
+    """Of the plans that have a schedule."""
+    return [KernelTrack(plan, plan.schedule, device) for plan in plans if plan.schedule is not None]
 
 
 def playback(

@@ -14,7 +14,7 @@ from app.tiles.track import KernelTrack
 from kernels.contract import AttentionWorkload
 from kernels.contract.walk import program_steps
 from tests.app.feed import CPU, H200, WORKLOAD, planned
-from tests.app.tiles.cases import playback, workloads
+from tests.app.tiles.cases import playback, tracks, workloads
 
 BOTH = range(2)
 
@@ -148,7 +148,7 @@ def test_a_scrub_over_a_million_programs_loops_over_none_of_them(monkeypatch: py
 
     monkeypatch.setattr("app.tiles.track.program_steps", counted)
     workload = AttentionWorkload(batch=32, seq=4096, heads=16, kv_heads=16, head_dim=128)
-    clock = Playback(list(planned(("naive", "flash"), workload).plans), H200)
+    clock = Playback(tracks(list(planned(("naive", "flash"), workload).plans), H200))
     launches = [launch for track in clock.tracks for launch in track.launches]
     grid = max(launch.launch.programs for launch in launches)
     assert grid >= 1_000_000
