@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -134,9 +135,10 @@ def attention(
     params = params_from({"settings": settings}, [spec.info for spec in specs])
     kept = Record(record)
     done = {result.row for result in kept.results}
-    for result in attention_.run([row for row in _rows(only) if row.id not in done], specs, where, seconds, params):
-        kept.add(result)
-        click.echo(f"{result.row}: {attention_.brief(result)}", err=True)
+    with _as_bad_input():
+        for result in attention_.run([row for row in _rows(only) if row.id not in done], specs, where, seconds, params):
+            kept.add(result)
+            click.echo(f"{result.row}: {attention_.brief(result)}", err=True)
     if as_json:
         _print_json(kept.results)
     else:
@@ -186,15 +188,24 @@ def _measure(
     return collector.results(), faults
 
 
+@contextmanager
+def _as_bad_input() -> Iterator[None]:
+    """What cannot be planned was typed."""
+    from engine.planner import PlanError
+
+    try:
+        yield
+    except PlanError as error:
+        raise BadInput(str(error)) from error
+
+
 def _device(wanted: str | None, found: tuple[Device, ...]) -> Device:
-    from engine.planner import PlanError, find_device
+    from engine.planner import find_device
 
     if wanted is None:
         return next((device for device in found if device.kind == "cuda"), found[-1])
-    try:
+    with _as_bad_input():
         return find_device(wanted, found)
-    except PlanError as error:
-        raise BadInput(str(error)) from error
 
 
 def _rows(only: tuple[str, ...]) -> list[Row]:
@@ -206,12 +217,10 @@ def _rows(only: tuple[str, ...]) -> list[Row]:
 
 
 def _specs(names: tuple[str, ...], known: Mapping[str, KernelSpec]) -> list[KernelSpec]:
-    from engine.planner import PlanError, find_kernels
+    from engine.planner import find_kernels
 
-    try:
+    with _as_bad_input():
         return find_kernels([name.strip() for name in names], known)
-    except PlanError as error:
-        raise BadInput(str(error)) from error
 
 
 def _suited(known: Mapping[str, KernelSpec], workload: Workload, device: Device) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from engine.__main__ import main
 from engine.bench import grid
 from engine.bench.attention import brief, run, table
 from engine.bench.grid import Row
+from engine.options import BadInput
 from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload
 from tests.engine.fakes import CPU, fake
@@ -105,12 +106,15 @@ def test_a_file_that_is_no_record_is_one_sentence_and_stays(tmp_path: Path) -> N
     assert record.read_text() == "my notes\n"
 
 
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(("arguments", "said"), [
     (("--only", "D127"), "no row holds 'D127'"), (("--kernel", "flush"), "there is no kernel 'flush'"),
     (("--set", "block_z=3"), "no such field or kernel parameter"), (("--device", "cuda:9"), "there is no device 'cuda:9'"),
+    (("--kernel", "flash", "--set", "block_m=7"), "block_m of flash cannot be 7: choose 16, 32, 64 or 128"),
 ])
 def test_bad_input_is_one_sentence(arguments: tuple[str, ...], said: str) -> None:
     done = bench(*arguments)
+    assert isinstance(done.exception, BadInput)
     assert said in str(done.exception)
     assert "\n" not in str(done.exception)
 
