@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kernels import tuned
-from kernels.attention import flash_backward, reference, row_walk
+from kernels.attention import flash_backward, key_walk, reference, row_walk
 from kernels.contract import (
     AttentionWorkload,
     Axis,
@@ -246,9 +246,9 @@ KERNELS = (
             role="ours", source="Dao 2023, FlashAttention-2", passes=("forward", "backward"),
             params=tuned.PARAMS,
         ),
-        operands=_of_pass(reference.operands, flash_backward.operands), inputs=reference.inputs,
+        operands=_of_pass(reference.operands, key_walk.operands), inputs=reference.inputs,
         reference=reference.reference, launch=_of_pass(launch, partial(flash_backward.launch, launch)),
-        configure=configure, constraints=constraints, cost=_of_pass(row_walk.cost, flash_backward.cost),
+        configure=configure, constraints=constraints, cost=_of_pass(row_walk.cost, key_walk.cost),
         schedule=_of_pass(schedule, flash_backward.schedule),
         compilations=_of_pass(compilations, _backward_compilations), tolerance=reference.tolerance,
     ),

@@ -1,0 +1,190 @@
+"""What backward passes share that own a block of keys and walk over the queries that see them: flash and flash_hopper.
+
+Which tiles of queries a block of keys visits, from that the closed-form cost, the operands, and the schedule of the three
+launches: delta, the walk, dQ from its sum.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from kernels.attention import gradient_rows, reference, row_walk
+from kernels.contract import (
+    AttentionWorkload,
+    Axis,
+    Config,
+    Cost,
+    Expr,
+    Launch,
+    Loop,
+    Operand,
+    Schedule,
+    Slot,
+    TileOp,
+    Traffic,
+    const,
+    var,
+)
+from kernels.jit import block_d, cdiv
+
+ALIGNED_ROWS = 4  # float32 numbers in the 16 bytes of which TMA's strides are multiples
+
+
+def operands(workload: AttentionWorkload) -> tuple[Operand, ...]:
+    """Beside Q, K, V, dO and the gradients: O and lse, saved by the forward pass; base, delta and dQ's sum, float32.
+
+    Rows of base and delta [B, H_q, N_q] lie in HBM at multiples of 16 bytes, as TMA wants them.
+    """
+    w = workload
+    query, row = (w.batch, w.heads, w.seq, w.head_dim), (w.batch, w.heads, w.seq)
+    aligned = (w.batch, w.heads, cdiv(w.seq, ALIGNED_ROWS) * ALIGNED_ROWS)
+    return (
+        *reference.operands(w), Operand(name="O", shape=query, itemsize=w.itemsize, role="saved"),
+        Operand(name="lse", shape=row, itemsize=4, role="saved"),
+        Operand(name="base", shape=aligned, itemsize=4, role="scratch"),
+        Operand(name="delta", shape=aligned, itemsize=4, role="scratch"),
+        Operand(name="dQ sum", shape=query, itemsize=4, role="scratch"),
+    )
+
+
+def ranges(workload: AttentionWorkload, config: Config) -> tuple[Expr, Expr]:
+    """(first, last) tile of queries that see some key of block n, as expressions of n."""
+    w, bm, bn = workload, config["block_m"], config["block_n"]
+    shift, tiles = w.keys - w.seq, cdiv(w.seq, bm)
+    if not w.causal:
+        return const(0), const(tiles)
+    col = var("n") * bn
+    first = ((col - shift) // bm).clip(0, tiles)
+    return first, ((col + bn - 1 - shift + w.window + bm - 1) // bm).clip(0, tiles) if w.window else const(tiles)
+
+
+def _tile_range(workload: AttentionWorkload, config: Config) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """(first, last) tile of queries for each block of keys, by arithmetic."""
+    w, bm, bn = workload, config["block_m"], config["block_n"]
+    col, shift, tiles = np.arange(cdiv(w.keys, bn), dtype=np.int64) * bn, w.keys - w.seq, cdiv(w.seq, bm)
+    if not w.causal:
+        return np.zeros_like(col), np.full_like(col, tiles)
+    first = np.clip((col - shift) // bm, 0, tiles)
+    if not w.window:
+        return first, np.full_like(col, tiles)
+    return first, np.clip(-(-(col + bn - 1 - shift + w.window) // bm), 0, tiles)
+
+
+def cost(workload: AttentionWorkload, config: Config) -> Cost:
+    """Closed form over the blocks of keys: tiles of queries visited, and the rows they span."""
+    w, bm, bn, bd = workload, config["block_m"], config["block_n"], block_d(workload.head_dim)
+    first, last = _tile_range(w, config)
+    heads, key_heads = w.batch * w.heads, w.batch * w.kv_heads
+    block = gradient_rows.row_block(w)
+    row_wise = cdiv(w.seq, block) * block * heads  # rows computed on, masked lanes included
+    tiles = int(np.maximum(last - first, 0).sum()) * heads
+    spanned = heads * int(np.where(last > first, np.minimum(last * bm, w.seq) - first * bm, 0).sum())  # rows
+    visited = np.where(last > first)[0]
+    union = heads * int(min(last[visited].max() * bm, w.seq) - first[visited].min() * bm) if len(visited) else 0
+    rows, row_bytes, sum_bytes = heads * w.seq, w.head_dim * w.itemsize, 4 * w.head_dim
+    keys = key_heads * w.keys * row_bytes
+
+    def traffic(walked: int) -> dict[str, Traffic]:
+        """Of all operands, where the walk reads so many rows."""
+        return {
+            "Q": Traffic(walked * row_bytes, 0), "K": Traffic(keys, 0), "V": Traffic(keys, 0),
+            "dO": Traffic((walked + rows) * row_bytes, 0), "O": Traffic(rows * row_bytes, 0), "lse": Traffic(4 * rows, 0),
+            "base": Traffic(4 * walked, 4 * rows), "delta": Traffic(4 * walked, 4 * rows),
+            "dQ sum": Traffic(rows * sum_bytes, (walked + rows) * sum_bytes),
+            "dQ": Traffic(0, rows * row_bytes), "dK": Traffic(0, keys), "dV": Traffic(0, keys),
+        }
+
+    return Cost(
+        nominal_flops=w.nominal_flops, flops=tiles * 10 * bm * bn * bd,
+        vector_flops=tiles * 4 * bm * bn + row_wise * (3 * bd + 1) + key_heads * len(first) * bn * bd,
+        exps=tiles * bm * bn, hbm=traffic(union), tile=traffic(spanned),
+    )
+
+
+def schedule(
+    workload: AttentionWorkload, config: Config, *, kernel: str, walk: str, warps: int, ring: int, sum_in_sram: bool = False,
+    roles: tuple[str, str] = ("", ""),
+) -> Schedule:
+    """delta, the walk of each block of keys over its queries, and dQ from its sum.
+
+    Args:
+        kernel, walk: names of the kernel and of its launch that walks.
+        ring: copies of Q, dO, base and delta, so that loads run one less ahead.
+        sum_in_sram: whether what is added to dQ's sum leaves from shared memory.
+        roles: of the warps that load and of those that compute.
+    """
+    w, bn, bd, (loader, computer) = workload, config["block_n"], block_d(workload.head_dim), roles
+    first, last = ranges(w, config)
+    at, compiled = (var("b"), var("g"), var("n") * bn, const(0)), config.resources.get(walk)
+
+    def keys(kind: Literal["load", "store"], operand: str) -> TileOp:
+        here: dict[str, Any] = {"writes" if kind == "load" else "reads": (operand,)}
+        return TileOp(kind=kind, title=f"{kind} {operand}", operand=operand, at=at, tile=(1, 1, bn, bd),
+                      warp_role=loader if kind == "load" else computer, **here)
+
+    launch = Launch(
+        name=walk, title="dK and dV by blocks of keys", warps=warps,
+        grid=(Axis("n", cdiv(w.keys, bn)), Axis("g", w.kv_heads), Axis("b", w.batch)),
+        slots=_slots(w, config, ring, sum_in_sram),
+        body=(
+            keys("load", "K"), keys("load", "V"),
+            TileOp(kind="compute", title="dK = 0, dV = 0", fn="start_gradients", reads=("K", "V"),
+                   writes=("K", "V", "dK", "dV"), warp_role=computer),
+            Loop(var="r", last=const(w.group), body=(
+                Loop(var="m", first=first, last=last, body=_tile_ops(w, config, ring, roles)),)),
+            TileOp(kind="compute", title="dK = dK / √D", fn="scaled", reads=("dK",), writes=("dK",), warp_role=computer,
+                   args={"scale": w.head_dim**-0.5}, vector_flops=bn * bd),
+            keys("store", "dK"), keys("store", "dV"),
+        ),
+        sram_bytes=compiled.sram_bytes if compiled else None, registers=compiled.registers if compiled else None,
+    )
+    return Schedule(
+        kernel=kernel, operands=(*operands(w), *row_walk.unwritten(w)),
+        launches=(gradient_rows.delta_launch(w, config), launch, gradient_rows.dq_launch(w, config)),
+    )
+
+
+def _slots(workload: AttentionWorkload, config: Config, ring: int, sum_in_sram: bool) -> tuple[Slot, ...]:
+    bm, bn, bd, size = config["block_m"], config["block_n"], block_d(workload.head_dim), workload.itemsize
+    numbers: dict[str, Any] = {"shape": (bm,), "itemsize": 4, "copies": ring, "place": "sram" if ring > 1 else "registers"}
+    return (
+        Slot(name="K", shape=(bn, bd), itemsize=size, operand="K"),
+        Slot(name="V", shape=(bn, bd), itemsize=size, operand="V"),
+        Slot(name="Q", shape=(bm, bd), itemsize=size, copies=ring, operand="Q"),
+        Slot(name="dO", shape=(bm, bd), itemsize=size, copies=ring, operand="dO"),
+        Slot(name="base", operand="base", **numbers), Slot(name="delta", operand="delta", **numbers),
+        Slot(name="dS", shape=(bm, bn), itemsize=size),
+        Slot(name="S", shape=(bm, bn), itemsize=4, place="registers", operand="S"),
+        Slot(name="P", shape=(bm, bn), itemsize=4, place="registers", operand="P"),
+        Slot(name="dP", shape=(bm, bn), itemsize=4, place="registers"),
+        Slot(name="dQ", shape=(bm, bd), itemsize=4, place="sram" if sum_in_sram else "registers", operand="dQ sum"),
+        Slot(name="dK", shape=(bn, bd), itemsize=4, place="registers", operand="dK"),
+        Slot(name="dV", shape=(bn, bd), itemsize=4, place="registers", operand="dV"),
+    )
+
+
+def _tile_ops(workload: AttentionWorkload, config: Config, ring: int, roles: tuple[str, str]) -> tuple[TileOp, ...]:
+    w, bm, bn, bd, (loader, computer) = workload, config["block_m"], config["block_n"], block_d(workload.head_dim), roles
+    move = gradient_rows.row_ops(w, bm, var("g") * w.group + var("r"))
+    mask: dict[str, Expr | float] = {
+        "row": var("m") * bm, "col": var("n") * bn, "shift": w.keys - w.seq, "causal": int(w.causal), "window": w.window,
+    }
+
+    def compute(title: str, fn: str, reads: tuple[str, ...], writes: str, *, product: bool = True, **more: Any) -> TileOp:
+        return TileOp(kind="compute", title=title, fn=fn, reads=reads, writes=(writes,), warp_role=computer,
+                      matrix_flops=2 * bm * bn * bd if product else 0, **more)
+
+    return (
+        *(move("load", name, numbers=name in ("base", "delta"), ahead=ring - 1, warp_role=loader)
+          for name in ("base", "delta", "Q", "dO")),
+        compute("S = Q Kᵗ / √D", "scores", ("Q", "K"), "S", args={"scale": w.head_dim**-0.5, **mask}),
+        compute("P = exp(S - lse)", "probabilities", ("S", "base"), "P", product=False, vector_flops=2 * bm * bn, exps=bm * bn),
+        compute("dV += Pᵗ dO", "accumulate_transposed", ("dV", "P", "dO"), "dV"),
+        compute("dP = dO Vᵗ", "scores", ("dO", "V"), "dP", args={"scale": 1.0}),
+        compute("dS = P (dP - delta)", "score_gradients", ("P", "dP", "delta"), "dS", product=False, vector_flops=2 * bm * bn),
+        compute("dK += dSᵗ Q", "accumulate_transposed", ("dK", "dS", "Q"), "dK"),
+        compute("dQ = dS K", "rounded_product", ("dS", "K"), "dQ"),
+        move("store", "dQ sum", "dQ", mode="add", title="add dQ to its sum", warp_role=computer),
+    )
