@@ -24,20 +24,22 @@ except ImportError as error:
     MISSING = f"Triton cannot be imported ({error}): install triton, which exists for Linux, or choose a PyTorch kernel"
 
 try:
+    from triton._C.libtriton.ir import DESCRIPTOR_REDUCE_KIND
     from triton.experimental import gluon
     from triton.experimental.gluon import language as gl
+    from triton.experimental.gluon.language._core import builtin
     from triton.experimental.gluon.language.nvidia import hopper
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
     GLUON_MISSING = ""
 except ImportError as error:
-    gluon = gl = hopper = TensorDescriptor = None
+    gluon = gl = hopper = TensorDescriptor = builtin = None
     GLUON_MISSING = MISSING or f"this Triton has no Gluon ({error}): install triton 3.6 or 3.7, or choose flash"
 
 __all__ = [
-    "GLUON_MISSING", "MISSING", "POINTER", "TensorDescriptor", "block_d", "cdiv", "compile_for", "describable", "described",
-    "descriptor", "gl", "gluon", "gluon_jit", "hopper", "jit", "next_power_of_2", "require_gluon", "require_triton", "seen",
-    "tl", "triton",
+    "GLUON_MISSING", "MISSING", "POINTER", "TensorDescriptor", "add_shared_to_global", "block_d", "cdiv", "compile_for",
+    "describable", "described", "descriptor", "gl", "gluon", "gluon_jit", "hopper", "jit", "next_power_of_2",
+    "partition_barrier", "require_gluon", "require_triton", "seen", "tl", "triton",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -51,6 +53,27 @@ def jit(function: F) -> Any:
 def gluon_jit(function: F, **options: Any) -> Any:
     """`gluon.jit`, typed; without Gluon the function itself."""
     return function if gluon is None else gluon.jit(function, **options)
+
+
+def _builtin(function: F) -> Any:
+    """A function that a Gluon kernel may call while it is compiled."""
+    return function if builtin is None else builtin(function)
+
+
+@_builtin
+def add_shared_to_global(desc: Any, coord: Any, source: Any, _semantic: Any = None) -> None:
+    """Gluon has no name for it in 3.6 and 3.7: the copy engine adds a tile in shared memory to the block of `desc` at `coord`.
+
+    It is awaited as stores are, by `hopper.tma.store_wait`.
+    """
+    at = _semantic._convert_to_ir_values(coord, require_i64=False)
+    _semantic.builder.create_async_tma_reduce(DESCRIPTOR_REDUCE_KIND.ADD, desc.handle, at, source.handle)
+
+
+@_builtin
+def partition_barrier(_semantic: Any = None) -> Any:
+    """All warps of this partition meet: `gl.thread_barrier` of Triton 3.6, `gl.barrier` of 3.7."""
+    return _semantic.debug_barrier()
 
 
 def require_triton() -> None:

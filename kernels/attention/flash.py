@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from kernels import tuned
 from kernels.attention import flash_backward, key_walk, reference, row_walk
@@ -34,6 +34,7 @@ from kernels.contract import (
     Schedule,
     TileOp,
     const,
+    of_pass,
     var,
 )
 from kernels.jit import POINTER, block_d, cdiv, describable, described, descriptor, jit, require_triton, tl
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, torch.Tensor]
 
-F = TypeVar("F", bound=Callable[..., Any])
 LOG2E = math.log2(math.e)
 
 
@@ -177,7 +177,7 @@ def compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilati
 def configure(workload: AttentionWorkload, device: Device) -> Config:
     """The nearest row of the tuned table."""
     config = tuned.nearest("flash", workload, device)
-    return tuned.with_resources(config, _of_pass(compilations, _backward_compilations)(workload, config), device)
+    return tuned.with_resources(config, of_pass(compilations, _backward_compilations)(workload, config), device)
 
 
 def constraints(workload: AttentionWorkload, config: Config, device: Device) -> list[str]:
@@ -224,15 +224,6 @@ def _rows(batch: str, head: str, block: int) -> tuple[Expr, ...]:
     return (var(batch), var(head), var("m") * block, const(0))
 
 
-def _of_pass(forward: F, backward: F) -> F:
-    """Either, as the workload that it is called with says."""
-
-    def chosen(workload: AttentionWorkload, *rest: Any) -> Any:
-        return (forward if workload.pass_ == "forward" else backward)(workload, *rest)
-
-    return chosen  # type: ignore[return-value]
-
-
 def _backward_compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilation, ...]:
     """The launches of the backward pass, and the forward kernel that saves lse for them."""
     return (*flash_backward.compilations(workload, config), *compilations(workload, config))
@@ -246,10 +237,10 @@ KERNELS = (
             role="ours", source="Dao 2023, FlashAttention-2", passes=("forward", "backward"),
             params=tuned.PARAMS,
         ),
-        operands=_of_pass(reference.operands, key_walk.operands), inputs=reference.inputs,
-        reference=reference.reference, launch=_of_pass(launch, partial(flash_backward.launch, launch)),
-        configure=configure, constraints=constraints, cost=_of_pass(row_walk.cost, key_walk.cost),
-        schedule=_of_pass(schedule, flash_backward.schedule),
-        compilations=_of_pass(compilations, _backward_compilations), tolerance=reference.tolerance,
+        operands=of_pass(reference.operands, key_walk.operands), inputs=reference.inputs,
+        reference=reference.reference, launch=of_pass(launch, partial(flash_backward.launch, launch)),
+        configure=configure, constraints=constraints, cost=of_pass(row_walk.cost, key_walk.cost),
+        schedule=of_pass(schedule, flash_backward.schedule),
+        compilations=of_pass(compilations, _backward_compilations), tolerance=reference.tolerance,
     ),
 )

@@ -22,7 +22,8 @@ import numpy as np
 from msgspec.structs import replace
 
 from kernels import tuned
-from kernels.attention import reference, row_walk
+from kernels.attention import flash_hopper_backward, key_walk, reference, row_walk
+from kernels.attention.hopper_tiles import SRAM_BYTES, TABLE, WARPGROUP_ROWS, described, descriptor, elsewhere, require_hopper
 from kernels.contract import (
     Affine,
     AttentionWorkload,
@@ -37,15 +38,15 @@ from kernels.contract import (
     Launch,
     Loop,
     Param,
-    Refusal,
     Schedule,
     Slot,
     Table,
     TileOp,
     const,
+    of_pass,
     var,
 )
-from kernels.jit import TensorDescriptor, block_d, cdiv, gl, gluon_jit, hopper, require_gluon
+from kernels.jit import block_d, cdiv, gl, gluon_jit, hopper
 
 if TYPE_CHECKING:
     import torch
@@ -53,10 +54,7 @@ if TYPE_CHECKING:
     Tensors = dict[str, torch.Tensor]
 
 LOG2E = math.log2(math.e)
-TABLE = "sm_90"
-CONSUMER_ROWS = 64  # what one warpgroup's wgmma multiplies
 SECTION_BYTES = 24 << 20  # K and V that programs read at one time: half of the L2, which two halves of the chip share
-SRAM_BYTES = 227 << 10  # what a block may ask for. Source: CUDA C programming guide, table of compute capability 9.0
 PROGRAMS = 132  # one a multiprocessor of an H100 or H200, where the device does not say
 LENGTHS = ("n_q", "n_kv", "window", "heads", "group", "blocks", "items", "span", "zigzag")
 
@@ -353,12 +351,7 @@ def _flash_hopper(
 
 
 def _consumers(config: Config) -> int:
-    return max(1, config["block_m"] // CONSUMER_ROWS)
-
-
-def _swizzle(workload: AttentionWorkload) -> int:
-    """Bytes of a row over which the copy engine spreads the banks, at most 128."""
-    return min(128, 2 * block_d(workload.head_dim))
+    return max(1, config["block_m"] // WARPGROUP_ROWS)
 
 
 def _sram_bytes(workload: AttentionWorkload, config: Config, rows_of_o: int = 0) -> int:
@@ -414,12 +407,10 @@ def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Cal
     Raises:
         Refusal: Gluon is missing, the tensors are not on a GPU, or a stride is not the copy engine's.
     """
-    require_gluon()
-    if not tensors["Q"].is_cuda:
-        raise Refusal("flash for Hopper runs on a GPU of compute capability 9.0 and these tensors are not on one: choose flash")
-    w = workload
-    q, o = (_descriptor(name, tensors[name], CONSUMER_ROWS, w) for name in "QO")
-    k, v = (_descriptor(name, tensors[name], config["block_n"], w) for name in "KV")
+    require_hopper(tensors)
+    w, bd = workload, block_d(workload.head_dim)
+    q, o = (descriptor(name, tensors[name], [1, 1, WARPGROUP_ROWS, bd]) for name in "QO")
+    k, v = (descriptor(name, tensors[name], [1, 1, config["block_n"], bd]) for name in "KV")
     blocks = cdiv(w.seq, config["block_m"])
     items = _items(w, config)
     numbers = (w.seq, w.keys, w.window, w.heads, w.group, blocks, items, _span(w, config), int(_zigzag(w, config)),
@@ -434,32 +425,10 @@ def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Cal
     return run
 
 
-def _descriptor(name: str, tensor: torch.Tensor, rows: int, workload: AttentionWorkload) -> Any:
-    """How the copy engine sees [B, H, N, D]: it fills with zeros, and writes nothing, beyond the exact shape.
-
-    Raises:
-        Refusal: the last dimension is not contiguous, or another stride or the address not a multiple of 16 bytes.
-    """
-    size = tensor.element_size()
-    steps = zip(tensor.shape, tensor.stride(), strict=True)
-    strides = [step if extent > 1 else tensor.shape[-1] for extent, step in steps]  # the step over one element is any
-    if tensor.stride(-1) != 1 or tensor.data_ptr() % 16 or any(step * size % 16 for step in strides[:-1]):
-        raise Refusal(f"the copy engine needs {name} contiguous in its last dimension, and its address and other strides "
-                      "multiples of 16 bytes: lay it out so, or choose flash")
-    layout = gl.NVMMASharedLayout(swizzle_byte_width=_swizzle(workload), element_bitwidth=16, rank=4)
-    return TensorDescriptor(tensor, list(tensor.shape), [*strides[:-1], 1], [1, 1, rows, block_d(workload.head_dim)], layout)
-
-
 def compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilation, ...]:
     """The forward kernel with this workload's flags."""
-    layout = (f"NVMMASharedLayout(swizzle_byte_width={_swizzle(workload)}, element_bitwidth=16, rank=4, transposed=False, "
-              "fp4_padded=False, cga_layout=[])")
-    element = "fp16" if workload.dtype == "float16" else "bf16"
-
-    def descriptor(rows: int) -> str:
-        return f"tensordesc<{element}[1, 1, {rows}, {block_d(workload.head_dim)}],{layout}>"
-
-    queries, keys = descriptor(CONSUMER_ROWS), descriptor(config["block_n"])
+    bd = block_d(workload.head_dim)
+    queries, keys = (described(workload.dtype, [1, 1, rows, bd]) for rows in (WARPGROUP_ROWS, config["block_n"]))
     signature = {"q_desc": queries, "k_desc": keys, "v_desc": keys, "o_desc": queries}
     signature |= dict.fromkeys(LENGTHS, "i32") | {"scale_log2": "fp32"}
     return (Compilation(
@@ -472,21 +441,23 @@ def configure(workload: AttentionWorkload, device: Device) -> Config:
     """The nearest row of Hopper's table, on any device: it is the only one the kernel has."""
     chosen = tuned.choose(TABLE, "flash_hopper", replace(workload, dtype="bfloat16"))
     params = {name: value for name, value in chosen.params.items() if name not in ("warps", "wgmma")}
-    config = Config(params=params | {"programs": 0 if device.kind == "cpu" else device.sms or PROGRAMS})
-    return tuned.with_resources(config, compilations(workload, config), device)
+    if workload.pass_ == "forward":
+        params["programs"] = 0 if device.kind == "cpu" else device.sms or PROGRAMS
+    config = Config(params=params)
+    return tuned.with_resources(config, _COMPILATIONS(workload, config), device)
 
 
 def constraints(workload: AttentionWorkload, config: Config, device: Device) -> list[str]:
-    """What cannot be launched: another architecture, float32, tiles that do not fit the SM."""
+    """What cannot be launched: another architecture, float32, blocks or head dims that the pass does not take, tiles that
+    do not fit the SM."""
+    back = workload.pass_ == "backward"
     if device.kind == "cpu":
         return []
-    if device.capability != (9, 0):
-        has = "an unknown one" if device.capability is None else "{}.{}".format(*device.capability)
-        return [f"flash for Hopper uses instructions of compute capability 9.0 alone and this device has {has}: choose flash"]
-    if workload.itemsize != 2:
-        return [f"flash for Hopper multiplies 16-bit elements, not {workload.dtype}: choose flash, or another dtype"]
+    if reasons := elsewhere(workload, device) or (flash_hopper_backward.reasons(workload, config) if back else []):
+        return reasons
     known = replace(device, sram_bytes_per_block=device.sram_bytes_per_block or SRAM_BYTES)
-    return tuned.too_large("flash for Hopper", _sram_bytes(workload, config), known)
+    need = flash_hopper_backward.sram_bytes if back else _sram_bytes
+    return tuned.too_large("flash for Hopper", need(workload, config), known)
 
 
 def _ranges(workload: AttentionWorkload, config: Config) -> tuple[Expr, Expr, Expr]:
@@ -560,21 +531,24 @@ def _tile_ops(workload: AttentionWorkload, config: Config) -> tuple[TileOp, ...]
     return row_walk.tile_ops(workload, config, head, config["stages"], ("producer", "consumer"))
 
 
+_COMPILATIONS = of_pass(compilations, flash_hopper_backward.compilations)
+
 KERNELS = (
     KernelSpec(
         info=KernelInfo(
             id="flash_hopper", title="flash for Hopper", place=4,
             family="attention", role="ours", dtypes=("float16", "bfloat16"),
             summary="a warp that fetches, warpgroups that multiply in turns, softmax beside the matrix units",
-            source="Shah et al. 2024, FlashAttention-3",
+            source="Shah et al. 2024, FlashAttention-3", passes=("forward", "backward"),
             params=(
                 Param(name="block_m", title="Block of queries", choices=(64, 128, 192), unit="rows"),
                 Param(name="block_n", title="Block of keys", choices=(64, 128), unit="rows"),
                 Param(name="stages", title="Stages", choices=(2, 3, 4), help="depth of the rings of K and V"),
             ),
         ),
-        operands=reference.operands, inputs=reference.inputs, reference=reference.reference, launch=launch,
-        configure=configure, constraints=constraints, cost=cost, schedule=schedule, compilations=compilations,
-        tolerance=reference.tolerance,
+        operands=of_pass(reference.operands, key_walk.operands), inputs=reference.inputs, reference=reference.reference,
+        launch=of_pass(launch, flash_hopper_backward.launch), configure=configure, constraints=constraints,
+        cost=of_pass(cost, key_walk.cost), schedule=of_pass(schedule, flash_hopper_backward.schedule),
+        compilations=_COMPILATIONS, tolerance=reference.tolerance,
     ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from msgspec import Struct, field
 
@@ -163,3 +163,15 @@ class KernelSpec:
     @property
     def id(self) -> str:
         return self.info.id
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def of_pass(forward: F, backward: F) -> F:
+    """Either, as the workload says that is its first argument."""
+
+    def chosen(workload: AttentionWorkload, *rest: Any) -> Any:
+        return (forward if workload.pass_ == "forward" else backward)(workload, *rest)
+
+    return chosen  # type: ignore[return-value]

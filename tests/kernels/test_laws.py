@@ -144,7 +144,10 @@ def test_live_slots_fit_what_was_compiled_and_the_device(
     if dtype not in spec.info.dtypes:
         assert "float32" in spec.constraints(w, config, H200)[0]
         return
-    assert not spec.constraints(w, config, H200)
+    if reasons := spec.constraints(w, config, H200):
+        assert head_dim > 128, reasons
+        assert f"head dims up to 128, not {head_dim}" in reasons[0]
+        return
     schedule = spec.schedule(w, config)
     for launch in schedule.launches:
         steps = program_steps(schedule, launch, launch.programs - 1)
