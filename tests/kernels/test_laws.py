@@ -178,6 +178,21 @@ def test_fusion_saves_what_the_mask_kernel_moves() -> None:
         assert costs[0].flops == costs[1].flops, "the same products"
 
 
+@pytest.mark.parametrize("kernel", ["naive", "fused_softmax"])
+def test_the_products_may_have_tiles_of_their_own(kernel: str) -> None:
+    spec, own = catalog()[kernel], {"scores_block_n": 64, "pv_block_m": 16, "scores_warps": 8, "pv_stages": 3}
+    config = Config(params={**SMALL.params, **own})
+    for w in grid():
+        assert spec.schedule
+        schedule, cost = spec.schedule(w, config), spec.cost(w, config)
+        sums = totals(schedule)
+        assert {n: Traffic(sums.read.get(n, 0), sums.written.get(n, 0)) for n in cost.tile} == cost.tile
+        assert (sums.matrix_flops, sums.vector_flops) == (cost.flops, cost.vector_flops)
+        first, last = schedule.launches[0], schedule.launches[-1]
+        assert (first.slot("S").shape, first.slot("K").copies, first.warps) == ((32, 64), 1, 8)
+        assert (last.slot("P").shape, last.slot("P").copies, last.warps) == ((16, 16), 2, 4)
+
+
 def test_flash_v1_rewrites_o_at_every_block_of_keys() -> None:
     w = shape(130, 2, seq_kv=100, causal=False)
     spec, blocks = catalog()["flash_v1"], -(-100 // SMALL["block_n"])

@@ -193,7 +193,7 @@ def test_a_speed_chosen_before_a_plan_is_kept(qtbot: QtBot) -> None:
 def test_the_program_box_follows_a_program_of_the_chosen_kernel(qtbot: QtBot) -> None:
     made = theatre(qtbot)
     box = made.transport.program
-    assert box.text().replace(fmt.THIN, " ") == "program 1 of 131 072"
+    assert box.text().replace(fmt.THIN, " ") == "program 1 of 16 384"
     box.setValue(1700)
     assert view(made.scenes[0]).place.program == 1699
     assert view(made.scenes[1]).place.program == 0
@@ -226,7 +226,7 @@ def test_a_tile_travels_and_arrives(qtbot: QtBot) -> None:
 
 def test_a_compute_step_moves_no_tile(qtbot: QtBot) -> None:
     made = theatre(qtbot)
-    for _ in range(3):
+    for _ in range(5):
         made.step(1)
     assert [view(scene).focus.step.op.kind for scene in made.scenes] == ["compute", "load"]  # type: ignore[union-attr]
     assert [scene.travelling for scene in made.scenes] == [False, True]
@@ -297,13 +297,13 @@ def test_picked_tells_the_step_in_sentences(qtbot: QtBot) -> None:
     made.step(2)
     info = seen[-1]
     assert isinstance(info, StepInfo)
-    assert (info.kernel, info.launch, info.step, info.steps) == ("naive", "scores", 2, 4)
-    assert info.title == "Program 1 · step 2 of 4"
+    assert (info.kernel, info.launch, info.step, info.steps) == ("naive", "scores", 2, 25)
+    assert info.title == "Program 1 · step 2 of 25"
     assert all(line.endswith(".") for line in info.lines)
     said = " ".join(info.lines).replace(fmt.SPACE, " ")
     assert "load K. Reads K[0], 16.0 KiB, from HBM or L2: rows 0 to 63, all columns of K." in said
-    assert "Writes K (K[0], 16.0 KiB in SRAM)." in said
-    made.step(1)
+    assert "Writes K0 (K[0], 16.0 KiB in SRAM)." in said
+    made.step(3)
     assert "2.10 MFLOP on matrices" in " ".join(seen[-1].lines).replace(fmt.SPACE, " ")
 
 
