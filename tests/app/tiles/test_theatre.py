@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -353,6 +354,17 @@ def test_a_kernel_whose_programs_take_forever_is_named_and_another_is_played(qtb
     assert [view(scene).track.plan.kernel for scene in made.scenes] == ["naive", "flash"]
     assert made.note.text().startswith("flash_v1: a program takes ")
     assert made.note.text().endswith(" steps, too many to play.")
+
+
+def test_rows_of_a_million_keys_are_refused_without_listing_their_programs(qtbot: QtBot) -> None:
+    """naive's mask alone has 134 million programs a head, its products a square of tiles."""
+    endless = AttentionWorkload(batch=1, seq=(1 << 20) - 1, heads=1, kv_heads=1, head_dim=128)
+    tracemalloc.start()
+    made = theatre(qtbot, ("naive",), endless)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert made.note.text().replace(fmt.THIN, " ") == "naive: a program takes 49 154 steps, too many to play."
+    assert peak < 1 << 27
 
 
 @pytest.mark.parametrize("kernel", ["fused_softmax", "flash_v1", "flash_hopper"])
