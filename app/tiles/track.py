@@ -1,8 +1,8 @@
 """One kernel on the step clock: where a followed program stands after k steps, and what all programs moved by then.
 
 A launch of P programs runs in waves of W. One slot of the wave is followed: in wave w it holds program min(w W + slot, P - 1).
-Every other program of the wave is taken to be as far as the followed one. All answers come from prefix sums over the
-period of the launch's programs (see kernels.contract.walk.pattern), whatever the size of the grid.
+Every other program of the wave is taken to be as far as the followed one. All answers come from sums over runs
+of programs that are alike (see kernels.contract.series), whatever the size of the grid.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 from engine.protocol import KernelPlan
 from kernels.contract import Device, Launch, Schedule, Traffic
 from kernels.contract.expr import Ints
-from kernels.contract.walk import Life, Step, lives, pattern, program_steps
+from kernels.contract.series import Series, profile
+from kernels.contract.walk import Life, Step, lives, program_steps
 
 REGISTERS_PER_SM = 65536   # Source: CUDA C Programming Guide, compute capabilities 5.0 to 12.0
 THREADS_PER_SM = 2048
@@ -53,7 +54,7 @@ class Counters:
 
 @dataclass(frozen=True)
 class Prefix:
-    """Sums over the first n entries of a series that repeats, read without unrolling it."""
+    """Steps of the followed slot in the first n waves, which repeat, read without unrolling them."""
 
     sums: Ints  # [period + 1]
 
@@ -86,16 +87,13 @@ def programs_at_once(launch: Launch, device: Device) -> int:
 
 
 class LaunchTrack:
-    """The prefix sums of one launch."""
+    """One launch: what its programs take, and the waves that they run in."""
 
     def __init__(self, schedule: Schedule, launch: Launch, width: int) -> None:
         self.launch, self.width = launch, width
         self.waves = -(-launch.programs // width)
-        profile = pattern(schedule, launch)
-        self.profile_steps = profile.steps
-        self.steps = Prefix.of(profile.steps)
-        self.read = {name: Prefix.of(moved) for name, moved in profile.read.items()}
-        self.written = {name: Prefix.of(moved) for name, moved in profile.written.items()}
+        found = profile(schedule, launch)
+        self.steps, self.read, self.written = found.steps, found.read, found.written
         self._followed = lru_cache(maxsize=8)(self._prefix_of_slot)
         self.program_steps = lru_cache(maxsize=8)(partial(program_steps, schedule, launch))
         self.lives = lru_cache(maxsize=8)(self._lives)
@@ -109,12 +107,12 @@ class LaunchTrack:
 
     def steps_of(self, program: int) -> int:
         """How many steps it takes."""
-        return int(self.profile_steps[program % len(self.profile_steps)])
+        return int(self.steps.at(np.array(program)))
 
     def _prefix_of_slot(self, slot: int) -> Prefix:
-        period = len(self.profile_steps)
+        period = self.steps.period
         repeat = min(period // math.gcd(period, self.width), self.waves)
-        return Prefix.of(self.profile_steps[(slot + np.arange(repeat, dtype=np.int64) * self.width) % period])
+        return Prefix.of(self.steps.at((slot + np.arange(repeat, dtype=np.int64) * self.width) % period))
 
     def steps_before(self, slot: int, wave: int) -> int:
         """Steps of the followed programs of all earlier waves."""
@@ -151,7 +149,7 @@ class KernelTrack:
     @property
     def longest_program(self) -> int:
         """Steps of the longest program of any launch."""
-        return max(int(track.profile_steps.max()) for track in self.launches)
+        return max(int(track.steps.values.max()) for track in self.launches)
 
     def _before(self, slot: int, launch: int) -> int:
         return sum(track.steps_before(slot, track.waves) for track in self.launches[:launch])
@@ -185,7 +183,7 @@ class KernelTrack:
         track = self.launches[place.launch]
         first, last = track.span(place.wave)
         begun, ended = track.steps.upto(first), track.steps.upto(last)
-        share = (begun + (ended - begun) * place.done / max(place.steps, 1)) / track.steps.upto(track.launch.programs)
+        share = (begun + (ended - begun) * place.done / max(place.steps, 1)) / track.steps.total
         start, stop = self.edges[place.launch], self.edges[place.launch + 1]
         return self.length * (start + (stop - start) * share) / max(self.edges[-1], 1)
 
@@ -197,7 +195,7 @@ class KernelTrack:
         at = min(bisect_right(self.edges, at_bytes), len(self.launches)) - 1
         track = self.launches[at]
         share = (at_bytes - self.edges[at]) / max(self.edges[at + 1] - self.edges[at], 1)
-        target = share * track.steps.upto(track.launch.programs)
+        target = share * track.steps.total
         wave = min(track.steps.entry_at(target) // track.width, track.waves - 1)
         first, last = track.span(wave)
         begun, ended = track.steps.upto(first), track.steps.upto(last)
@@ -215,18 +213,18 @@ class KernelTrack:
         for i, track in enumerate(self.launches[: place.launch + 1]):
             sides = ((track.read, self.hbm_read[i], found.tile_read, found.hbm_read, "load"),
                      (track.written, self.hbm_written[i], found.tile_written, found.hbm_written, "store"))
-            for prefixes, shares, tile, hbm, kind in sides:
-                for name, prefix in prefixes.items():
-                    whole = prefix.upto(track.launch.programs)
-                    moved = whole if i < place.launch else self._moved(place, prefix, name, kind)
+            for side, shares, tile, hbm, kind in sides:
+                for name, series in side.items():
+                    whole = series.total
+                    moved = whole if i < place.launch else self._moved(place, series, name, kind)
                     tile[name] = tile.get(name, 0) + moved
                     hbm[name] = hbm.get(name, 0) + (shares.get(name, 0) * moved // whole if whole else 0)
         return found
 
-    def _moved(self, place: Place, prefix: Prefix, name: str, kind: str) -> int:
+    def _moved(self, place: Place, moved: Series, name: str, kind: str) -> int:
         """Bytes of one operand moved in the launch of a place: earlier waves whole, this one as the followed program."""
         first, last = self.launches[place.launch].span(place.wave)
-        begun, ended = prefix.upto(first), prefix.upto(last)
+        begun, ended = moved.upto(first), moved.upto(last)
         if place.done >= place.steps:
             return ended
         mine = [step.bytes if step.op.operand == name and step.op.kind == kind else 0 for step in self.steps(place)]
@@ -244,11 +242,8 @@ def _shares(
     shares: list[Moved] = [{} for _ in tracks]
     for name, traffic in hbm.items():
         whole = traffic.written if written else traffic.read
-        prefixes = [(track.written if written else track.read).get(name) for track in tracks]
-        weights = [
-            min(prefix.upto(track.launch.programs), schedule.operand(name).bytes) if prefix else 0
-            for track, prefix in zip(tracks, prefixes, strict=True)
-        ]
+        moved = [(track.written if written else track.read).get(name) for track in tracks]
+        weights = [min(series.total, schedule.operand(name).bytes) if series else 0 for series in moved]
         seen = given = 0
         for share, weight in zip(shares, weights, strict=True):
             if weight:

@@ -8,9 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from msgspec.structs import replace
 
-from kernels.contract.expr import Expr, Ints, evaluate, variables
+from kernels.contract.expr import Affine, Expr, Ints, evaluate, variables
 from kernels.contract.schedule import Launch, Loop, Operand, Schedule, Slot, TileOp
 
 Env = dict[str, Any]
@@ -30,15 +29,6 @@ class Totals:
     @property
     def tile_bytes(self) -> int:
         return sum(self.read.values()) + sum(self.written.values())
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """Per program of a launch, in launch order: steps, and bytes by operand. Arrays of shape [programs]."""
-
-    steps: Ints
-    read: dict[str, Ints]
-    written: dict[str, Ints]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,65 +69,95 @@ def ops_of(body: tuple[TileOp | Loop, ...], loops: tuple[Loop, ...] = ()) -> Ite
             yield item, loops
 
 
-def box_of(op: TileOp, operand: Operand, env: Mapping[str, Any], tables: Mapping[str, Ints]) -> list[tuple[Any, Any]]:
-    """The clipped (start, stop) of a tile in each dimension of its operand, never negative in extent."""
+def box_of(
+    op: TileOp, operand: Operand, env: Mapping[str, Any], tables: Mapping[str, Ints], times: Mapping[int, Ints] | None = None
+) -> list[tuple[Any, Any]]:
+    """The clipped (start, stop) of a tile in each dimension of its operand, never negative in extent.
+
+    Args:
+        times: tiles that follow one another in a dimension and are taken as one.
+    """
     box = []
     for dim, (at, size, extent) in enumerate(zip(op.at, op.tile, operand.shape, strict=True)):
         start = evaluate(at, env, tables)
         limit = op.limits[dim] if op.limits else None
         end: Any = extent if limit is None else np.minimum(extent, evaluate(limit, env, tables))
         first = np.maximum(start, 0)
-        box.append((first, np.maximum(first, np.minimum(start + size, end))))
+        long: Any = size * times[dim] if times and dim in times else size
+        box.append((first, np.maximum(first, np.minimum(start + long, end))))
     return box
 
 
-def _needed(loops: tuple[Loop, ...], clipped: list[Expr]) -> set[str]:
+def may_be_cut(op: TileOp, operand: Operand | None) -> dict[int, tuple[Expr, ...]]:
+    """The dimensions in which a tile can pass an edge, with the expressions on which that hangs."""
+    if operand is None:
+        return {}
+    found: dict[int, tuple[Expr, ...]] = {}
+    for dim, (at, size) in enumerate(zip(op.at, op.tile, strict=True)):
+        limit = op.limits[dim] if op.limits else None
+        if limit is not None:
+            found[dim] = (at, limit)
+        elif size > 1:
+            found[dim] = (at,)
+    return found
+
+
+def _needed(loops: tuple[Loop, ...], dims: Mapping[int, tuple[Expr, ...]]) -> set[str]:
     """Variables that the number or the extent of an op's executions depends on."""
-    names: set[str] = set().union(*(variables(e) for e in clipped))
-    for loop in reversed(loops):
+    names: set[str] = set().union(*(variables(e) for exprs in dims.values() for e in exprs))
+    for loop in loops:
         names |= variables(loop.first) | variables(loop.last)
     return names
 
 
-def _clipped(op: TileOp, operand: Operand | None) -> list[Expr]:
-    """The expressions on which the clipped size of a tile hangs: those that can pass an edge."""
-    if operand is None:
-        return []
-    exprs: list[Expr] = []
-    for dim, (at, size) in enumerate(zip(op.at, op.tile, strict=True)):
-        if size > 1:
-            exprs.append(at)
-        if op.limits and (limit := op.limits[dim]) is not None:
-            exprs += [limit, at]
-    return exprs
+def _in_a_row(op: TileOp, loops: tuple[Loop, ...], loop: Loop, dims: Mapping[int, tuple[Expr, ...]]) -> int | None:
+    """The dimension along which a loop's tiles follow one another, where it hangs on nothing else: None if there is none."""
+    touched = [dim for dim, exprs in dims.items() if any(loop.var in variables(e) for e in exprs)]
+    if len(touched) != 1 or any(loop.var in variables(bound) for other in loops for bound in (other.first, other.last)):
+        return None
+    dim, = touched
+    at, *limits = dims[dim]
+    linear = isinstance(at, Affine) and at == Affine(at.terms, at.const) and dict(at.terms).get(loop.var) == op.tile[dim]
+    return dim if linear and not any(loop.var in variables(limit) for limit in limits) else None
 
 
-def _executions(
+def executions(
     schedule: Schedule, launch: Launch, op: TileOp, loops: tuple[Loop, ...], grid: Mapping[str, Ints], owners: Ints
 ) -> tuple[Ints, Ints, Ints]:
-    """For the given grid points: owner, weight (executions) and elements of each distinct execution of `op`."""
+    """For the given grid points: owner, number and elements in all of executions of `op` that are counted together.
+
+    Only what differs is counted apart: a loop over whole tiles in a row moves what one long tile does.
+    """
     tables = tables_of(schedule)
     operand = schedule.operand(op.operand) if op.operand else None
-    clipped = _clipped(op, operand)
-    needed = _needed(loops, clipped)
+    dims = may_be_cut(op, operand)
+    needed = _needed(loops, dims)
     env: Env = dict(grid)
-    weight: Ints = np.full(owners.shape, launch.repeat, dtype=np.int64)
+    times: dict[int, Ints] = {}
+    runs: Ints = np.full(owners.shape, launch.repeat, dtype=np.int64)
     for loop in loops:
         first = np.broadcast_to(evaluate(loop.first, env, tables), owners.shape)
         count = np.maximum(np.broadcast_to(evaluate(loop.last, env, tables), owners.shape) - first, 0)
         if loop.var not in needed:
-            weight = weight * count
+            runs = runs * count
+            continue
+        dim = _in_a_row(op, loops, loop, dims)
+        if dim is not None and dim not in times:
+            env[loop.var], times[dim] = first, count
             continue
         total = int(count.sum())
         inner = np.arange(total) - np.repeat(np.cumsum(count) - count, count)
         env = {name: np.repeat(values, count) for name, values in env.items()}
+        times = {name: np.repeat(values, count) for name, values in times.items()}
         env[loop.var] = np.repeat(first, count) + inner
-        owners, weight = np.repeat(owners, count), np.repeat(weight, count)
-    elements: Ints = np.ones(owners.shape, dtype=np.int64)
+        owners, runs = np.repeat(owners, count), np.repeat(runs, count)
+    elements: Ints = runs
     if operand is not None:
-        for start, stop in box_of(op, operand, _with_any(op, env), tables):
+        for start, stop in box_of(op, operand, _with_any(op, env), tables, times):
             elements = elements * (stop - start)
-    return owners, weight, elements
+    for count in times.values():
+        runs = runs * count
+    return owners, runs, elements
 
 
 def _with_any(op: TileOp, env: Env) -> Env:
@@ -152,7 +172,7 @@ def launch_totals(schedule: Schedule, launch: Launch) -> Totals:
     matrix = vector = exps = steps = 0
     for op, loops in ops_of(launch.body):
         operand = schedule.operand(op.operand) if op.operand else None
-        needed = _needed(loops, _clipped(op, operand))
+        needed = _needed(loops, may_be_cut(op, operand))
         axes = [axis for axis in launch.grid if axis.name in needed]
         shared = launch.programs
         for axis in axes:
@@ -160,13 +180,13 @@ def launch_totals(schedule: Schedule, launch: Launch) -> Totals:
         mesh = np.meshgrid(*(np.arange(axis.size, dtype=np.int64) for axis in axes), indexing="ij")
         grid = {axis.name: values.reshape(-1) for axis, values in zip(axes, mesh, strict=True)}
         points = int(np.prod([axis.size for axis in axes], dtype=np.int64))
-        _, weight, elements = _executions(schedule, launch, op, loops, grid, np.zeros(points, dtype=np.int64))
-        runs = int(weight.sum()) * shared
+        _, counts, elements = executions(schedule, launch, op, loops, grid, np.zeros(points, dtype=np.int64))
+        runs = int(counts.sum()) * shared
         matrix, vector, exps = matrix + runs * op.matrix_flops, vector + runs * op.vector_flops, exps + runs * op.exps
         steps += runs
         if operand is not None:
             side = totals.read if op.kind == "load" else totals.written
-            moved = int((weight * elements).sum()) * shared * operand.itemsize
+            moved = int(elements.sum()) * shared * operand.itemsize
             side[op.operand] = side.get(op.operand, 0) + moved
     return Totals(totals.read, totals.written, matrix, vector, exps, steps)
 
@@ -181,56 +201,6 @@ def totals(schedule: Schedule) -> Totals:
         sum(p.matrix_flops for p in parts), sum(p.vector_flops for p in parts), sum(p.exps for p in parts),
         sum(p.steps for p in parts),
     )
-
-
-def profile(schedule: Schedule, launch: Launch) -> Profile:
-    """Steps and bytes of every program of a launch, in launch order."""
-    one = pattern(schedule, launch)
-    times = launch.programs // len(one.steps)
-    return Profile(
-        np.tile(one.steps, times), {name: np.tile(moved, times) for name, moved in one.read.items()},
-        {name: np.tile(moved, times) for name, moved in one.written.items()},
-    )
-
-
-def pattern(schedule: Schedule, launch: Launch) -> Profile:
-    """The profile's period: program i is as entry i mod its length. Short where heads and sequences do not matter."""
-    needed: set[str] = set()
-    for op, loops in ops_of(launch.body):
-        needed |= _needed(loops, _clipped(op, schedule.operand(op.operand) if op.operand else None))
-    part = replace(launch, grid=tuple(axis for axis in launch.grid if axis.name in needed), order="")
-    points, count = programs(schedule, part), part.programs
-    steps: Ints = np.zeros(count, dtype=np.int64)
-    read: dict[str, Ints] = {}
-    written: dict[str, Ints] = {}
-    for op, loops in ops_of(launch.body):
-        owners, weight, elements = _executions(schedule, launch, op, loops, points, np.arange(count, dtype=np.int64))
-        steps += np.bincount(owners, weights=weight, minlength=count).astype(np.int64)
-        if op.operand:
-            side = read if op.kind == "load" else written
-            moved = np.bincount(owners, weights=weight * elements * schedule.operand(op.operand).itemsize, minlength=count)
-            side[op.operand] = side.get(op.operand, np.zeros(count, dtype=np.int64)) + moved.astype(np.int64)
-    alike = _alike(schedule, launch, needed)
-    return Profile(
-        steps[alike], {name: moved[alike] for name, moved in read.items()},
-        {name: moved[alike] for name, moved in written.items()},
-    )
-
-
-def _alike(schedule: Schedule, launch: Launch, needed: set[str]) -> Ints:
-    """For each program of the period, its place among programs of the `needed` axes alone."""
-    last = max((place for place, axis in enumerate(launch.grid) if axis.name in needed), default=-1)
-    grid = launch.grid if launch.order else launch.grid[: last + 1]
-    index = np.arange(int(np.prod([axis.size for axis in grid], dtype=np.int64)), dtype=np.int64)
-    if launch.order:
-        index = tables_of(schedule)[launch.order].reshape(-1)[index]
-    place, stride = np.zeros_like(index), 1
-    for axis in grid:
-        if axis.name in needed:
-            place += index % axis.size * stride
-            stride *= axis.size
-        index = index // axis.size
-    return place
 
 
 def program_steps(schedule: Schedule, launch: Launch, program: int) -> list[Step]:

@@ -45,6 +45,10 @@ def test_compiles_within_its_limits(table: str, compilation: Compilation) -> Non
     assert found.registers <= 255
     if "dot" in compilation.kernel.src and "16-bit" in compilation.key:
         assert MATRIX[table] in sass
+    if compilation.constants.get("TMA"):
+        assert "UTMALDG.4D" in sass
+    if compilation.constants.get("TMA") and compilation.launch == "scores":
+        assert "UTMASTG.4D" in sass
     if compilation.kernel.is_gluon():  # the copy engine fetches and wgmma multiplies, P from registers, V or dO as it lies
         assert "UTMALDG.4D" in sass
         assert "UTMASTG.4D" in sass

@@ -11,7 +11,8 @@ from msgspec.structs import replace
 from kernels import execute
 from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload, Config, KernelSpec, Schedule, Traffic
-from kernels.contract.walk import launch_totals, live_bytes, ops_of, profile, program_steps, programs, totals, touches
+from kernels.contract.series import profile
+from kernels.contract.walk import launch_totals, live_bytes, ops_of, program_steps, programs, totals, touches
 from tests.kernels.shapes import CPU, H200, SMALL, error, grid, name, of_passes, shape, tensors_for
 
 SCHEDULED = [spec for spec in catalog().values() if spec.schedule]
@@ -79,13 +80,14 @@ def test_totals_are_the_sum_over_programs_and_steps(spec: KernelSpec, workload: 
     for launch in schedule.launches:
         whole, each = launch_totals(schedule, launch), profile(schedule, launch)
         steps = [program_steps(schedule, launch, p) for p in range(launch.programs)]
-        assert whole.steps == each.steps.sum() == sum(map(len, steps))
-        assert [len(s) for s in steps] == each.steps.tolist()
+        every_one = np.arange(launch.programs)
+        assert whole.steps == each.steps.total == sum(map(len, steps))
+        assert [len(s) for s in steps] == each.steps.at(every_one).tolist()
         for side, kind in ((whole.read, "load"), (whole.written, "store")):
             per_program = each.read if kind == "load" else each.written
             for operand, moved in side.items():
                 walked = [sum(s.bytes for s in p if s.op.kind == kind and s.op.operand == operand) for p in steps]
-                assert walked == per_program[operand].tolist()
+                assert walked == per_program[operand].at(every_one).tolist()
                 assert sum(walked) == moved
         assert whole.matrix_flops == sum(s.op.matrix_flops for p in steps for s in p)
 
@@ -179,6 +181,21 @@ def test_fusion_saves_what_the_mask_kernel_moves() -> None:
         costs = [spec.cost(workload, SMALL) for spec in (naive, fused)]
         assert costs[0].hbm_bytes - costs[1].hbm_bytes == (2 * square if workload.causal else 0)
         assert costs[0].flops == costs[1].flops, "the same products"
+
+
+@pytest.mark.parametrize("kernel", ["naive", "fused_softmax"])
+def test_the_products_may_have_tiles_of_their_own(kernel: str) -> None:
+    spec, own = catalog()[kernel], {"scores_block_n": 64, "pv_block_m": 16, "scores_warps": 8, "pv_stages": 3}
+    config = Config(params={**SMALL.params, **own})
+    for w in grid():
+        assert spec.schedule
+        schedule, cost = spec.schedule(w, config), spec.cost(w, config)
+        sums = totals(schedule)
+        assert {n: Traffic(sums.read.get(n, 0), sums.written.get(n, 0)) for n in cost.tile} == cost.tile
+        assert (sums.matrix_flops, sums.vector_flops) == (cost.flops, cost.vector_flops)
+        first, last = schedule.launches[0], schedule.launches[-1]
+        assert (first.slot("S").shape, first.slot("K").copies, first.warps) == ((32, 64), 1, 8)
+        assert (last.slot("P").shape, last.slot("P").copies, last.warps) == ((16, 16), 2, 4)
 
 
 def test_flash_v1_rewrites_o_at_every_block_of_keys() -> None:

@@ -78,9 +78,10 @@ def test_what_is_written_only_grows_until_all_is(workload: AttentionWorkload) ->
 def test_a_wave_is_flying_from_its_first_step_until_its_store() -> None:
     track = playback(AttentionWorkload(batch=1, seq=512, heads=1, kv_heads=1, head_dim=64, causal=False)).tracks[0]
     fills = Fills(track)
-    flights = [(fill.stored, fill.flying) for done in range(5) if (fill := fills.at(track.place(0, done), "S"))]
+    steps = len(track.launches[0].program_steps(0))
+    flights = [(fill.stored, fill.flying) for done in range(steps + 1) if (fill := fills.at(track.place(0, done), "S"))]
     programs_at_once = track.launches[0].width
-    assert flights == [(0, 0), *[(0, programs_at_once)] * 3, (programs_at_once, programs_at_once)]
+    assert flights == [(0, 0), *[(0, programs_at_once)] * (steps - 1), (programs_at_once, programs_at_once)]
 
 
 def test_the_mask_writes_again_what_is_whole() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -193,7 +194,7 @@ def test_a_speed_chosen_before_a_plan_is_kept(qtbot: QtBot) -> None:
 def test_the_program_box_follows_a_program_of_the_chosen_kernel(qtbot: QtBot) -> None:
     made = theatre(qtbot)
     box = made.transport.program
-    assert box.text().replace(fmt.THIN, " ") == "program 1 of 131 072"
+    assert box.text().replace(fmt.THIN, " ") == "program 1 of 16 384"
     box.setValue(1700)
     assert view(made.scenes[0]).place.program == 1699
     assert view(made.scenes[1]).place.program == 0
@@ -226,7 +227,7 @@ def test_a_tile_travels_and_arrives(qtbot: QtBot) -> None:
 
 def test_a_compute_step_moves_no_tile(qtbot: QtBot) -> None:
     made = theatre(qtbot)
-    for _ in range(3):
+    for _ in range(5):
         made.step(1)
     assert [view(scene).focus.step.op.kind for scene in made.scenes] == ["compute", "load"]  # type: ignore[union-attr]
     assert [scene.travelling for scene in made.scenes] == [False, True]
@@ -297,13 +298,13 @@ def test_picked_tells_the_step_in_sentences(qtbot: QtBot) -> None:
     made.step(2)
     info = seen[-1]
     assert isinstance(info, StepInfo)
-    assert (info.kernel, info.launch, info.step, info.steps) == ("naive", "scores", 2, 4)
-    assert info.title == "Program 1 · step 2 of 4"
+    assert (info.kernel, info.launch, info.step, info.steps) == ("naive", "scores", 2, 25)
+    assert info.title == "Program 1 · step 2 of 25"
     assert all(line.endswith(".") for line in info.lines)
     said = " ".join(info.lines).replace(fmt.SPACE, " ")
     assert "load K. Reads K[0], 16.0 KiB, from HBM or L2: rows 0 to 63, all columns of K." in said
-    assert "Writes K (K[0], 16.0 KiB in SRAM)." in said
-    made.step(1)
+    assert "Writes K0 (K[0], 16.0 KiB in SRAM)." in said
+    made.step(3)
     assert "2.10 MFLOP on matrices" in " ".join(seen[-1].lines).replace(fmt.SPACE, " ")
 
 
@@ -353,6 +354,17 @@ def test_a_kernel_whose_programs_take_forever_is_named_and_another_is_played(qtb
     assert [view(scene).track.plan.kernel for scene in made.scenes] == ["naive", "flash"]
     assert made.note.text().startswith("flash_v1: a program takes ")
     assert made.note.text().endswith(" steps, too many to play.")
+
+
+def test_rows_of_a_million_keys_are_refused_without_listing_their_programs(qtbot: QtBot) -> None:
+    """naive's mask alone has 134 million programs a head, its products a square of tiles."""
+    endless = AttentionWorkload(batch=1, seq=(1 << 20) - 1, heads=1, kv_heads=1, head_dim=128)
+    tracemalloc.start()
+    made = theatre(qtbot, ("naive",), endless)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert made.note.text().replace(fmt.THIN, " ") == "naive: a program takes 49 154 steps, too many to play."
+    assert peak < 1 << 27
 
 
 @pytest.mark.parametrize("kernel", ["fused_softmax", "flash_v1", "flash_hopper"])

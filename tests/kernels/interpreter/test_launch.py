@@ -64,15 +64,27 @@ def test_long_launch_agrees_with_reference(spec: KernelSpec, workload: Attention
         assert error(got[output], wanted[output]) <= spec.tolerance(workload)
 
 
+BY_TMA = [catalog()[kernel] for kernel in ("naive", "fused_softmax", "flash")]
+
+
 @pytest.mark.usefixtures("adding_descriptors")
-@pytest.mark.parametrize(("spec", "workload"), of_passes([catalog()["flash"]], SHAPES[8:]), ids=by_id)
-def test_flash_by_descriptors_agrees_with_reference(spec: KernelSpec, workload: AttentionWorkload) -> None:
-    """What TMA does on Hopper: rows beyond the keys and columns beyond the head dim are zero."""
+@pytest.mark.parametrize(("spec", "workload"), of_passes(BY_TMA, SHAPES[8:]), ids=by_id)
+def test_launch_by_descriptors_agrees_with_reference(spec: KernelSpec, workload: AttentionWorkload) -> None:
+    """What TMA does on Hopper: rows beyond the keys and columns beyond the head dim are zero, and none is stored."""
     tensors = tensors_for(spec, workload)
     got = spec.launch(workload, Config(params={**SMALL.params, "wgmma": 1}), tensors)()
     wanted = spec.reference(workload, tensors, None)
     for output in got:
         assert error(got[output], wanted[output]) <= spec.tolerance(workload)
+
+
+@pytest.mark.parametrize("kernel", ["naive", "fused_softmax"])
+def test_the_products_take_tiles_of_their_own(kernel: str) -> None:
+    spec, workload = catalog()[kernel], shape(130, 2, seq_kv=200, batch=1)
+    own = {"scores_block_m": 16, "scores_block_n": 64, "pv_block_m": 64}
+    tensors = tensors_for(spec, workload)
+    got = spec.launch(workload, Config(params={**SMALL.params, **own}), tensors)()
+    assert error(got["O"], spec.reference(workload, tensors, None)["O"]) <= spec.tolerance(workload)
 
 
 @pytest.mark.parametrize(("spec", "workload"), of_passes(OURS, [shape(63, 2)]), ids=by_id)
