@@ -74,8 +74,7 @@ def refused_unless_compiled(call: Callable[[], Tensors]) -> Tensors:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise Refusal(f"torch.compile cannot compile this here: {reason}") from error
+        raise Refusal(f"torch.compile cannot compile this here: {peer.first_line(error)}") from error
     if not counters["stats"]["unique_graphs"]:
         raise Refusal("torch.compile ran this without compiling it, so it is not timed")
     if counters["inductor"]["fuse_attention"]:
