@@ -1,7 +1,9 @@
 """The eager chain of attention under torch.compile: what a compiler alone makes of matmul, mask, softmax, matmul.
 
-Compiled anew for each binding, whole and for its shape; one that was not compiled is refused, never timed.
-Source: torch.compile, with its default options.
+Compiled anew for each binding, whole and for its shape; one that was not compiled is refused, never timed. By default Inductor
+recognises an unmasked chain and calls scaled_dot_product_attention in its place, which is the SDPA peers' kernel and not a
+compiled one: that replacement is switched off, and a chain that was replaced all the same is refused.
+Source: torch.compile; torch/_inductor/fx_passes/fuse_attention.py of PyTorch 2.11 and 2.13.
 """
 
 from __future__ import annotations
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     import torch
 
     Tensors = dict[str, torch.Tensor]
+
+# The first stage of patterns holds fuse_attention, and beside it the padding of odd matrix sizes and the removal of views and
+# conversions that do nothing. A graph from the cache was not matched here, and would leave no trace of a replacement.
+AS_WRITTEN = {"disabled_passes": "pass_pattern_0", "fx_graph_cache": False}
 
 
 def chain(workload: AttentionWorkload) -> peer.Attention:
@@ -37,19 +43,28 @@ def chain(workload: AttentionWorkload) -> peer.Attention:
     return attention
 
 
-def compiled_once(function: Callable[..., Any]) -> Callable[..., Any]:
+def compiled_once(function: Callable[..., Any], options: dict[str, Any] | None = None) -> Callable[..., Any]:
     """`function` compiled whole, for the first shape that it is called with; what was compiled before is forgotten.
 
     Dynamo gives up silently after eight recompilations of one function: with an empty memory there is one.
+
+    Args:
+        options: Inductor's, for this function alone.
     """
     import torch
 
     torch._dynamo.reset()
-    return torch.compile(function, fullgraph=True, dynamic=False)
+    return torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
 
 def refused_unless_compiled(call: Callable[[], Tensors]) -> Tensors:
-    """The result of the first call. Raises: Refusal where it did not compile, or ran without being compiled."""
+    """The result of the first call.
+
+    Patterns are matched on forward and backward together when the forward is first called, so this holds for both passes.
+
+    Raises:
+        Refusal: it did not compile, ran without being compiled, or was replaced by PyTorch's fused attention.
+    """
     import torch
     from torch._dynamo.utils import counters
 
@@ -59,16 +74,17 @@ def refused_unless_compiled(call: Callable[[], Tensors]) -> Tensors:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise Refusal(f"torch.compile cannot compile this here: {reason}") from error
+        raise Refusal(f"torch.compile cannot compile this here: {peer.first_line(error)}") from error
     if not counters["stats"]["unique_graphs"]:
         raise Refusal("torch.compile ran this without compiling it, so it is not timed")
+    if counters["inductor"]["fuse_attention"]:
+        raise Refusal("torch.compile put scaled_dot_product_attention in place of this chain, so it is not timed as compiled")
     return found
 
 
 def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Callable[[], Tensors]:  # noqa: ARG001
     """The chain, compiled for this workload. Raises: Refusal where that fails."""
-    return peer.bind(compiled_once(chain(workload)), workload, tensors, refused_unless_compiled)
+    return peer.bind(compiled_once(chain(workload), AS_WRITTEN), workload, tensors, refused_unless_compiled)
 
 
 def constraints(workload: AttentionWorkload, config: Config, device: Device) -> list[str]:  # noqa: ARG001

@@ -66,6 +66,11 @@ def keyless(workload: AttentionWorkload, fails: str) -> list[str]:
     return [] if seen else [f"{fails} a query that sees no key: make the KV length at least the sequence"]
 
 
+def first_line(error: Exception) -> str:
+    """What a library's error says first, or its type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def on_gpu_alone(device: Device, what: str) -> list[str]:
     """A sentence where the device is no GPU."""
     return [] if device.kind == "cuda" else [f"{what} is compared on an NVIDIA GPU alone"]

@@ -1,20 +1,25 @@
 """The peers that torch.compile makes: right against the reference, and refused where nothing was compiled.
 
-Dynamo traces here with the backend `eager`, which writes no code: what Inductor makes of it is for tests/gpu.
+Dynamo traces here with the backend `eager`, which writes no code: what Inductor makes of it is for tests/gpu. That it keeps
+the chain is tried here too, for its patterns match on a CPU as on a GPU.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from functools import partial
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
+from kernels.attention import compiled
 from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload, Config, Refusal
 from kernels.contract.workload import Pass
 from tests.kernels.shapes import CPU, H200, error, shape, tensors_for
+from tests.kernels.shapes import name as name_of
 
 W = AttentionWorkload
 
@@ -42,21 +47,46 @@ def test_the_chain_agrees_with_the_reference(workload: W, direction: Pass) -> No
 
 
 @pytest.mark.usefixtures("eager")
-def test_what_ran_without_being_compiled_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._dynamo.config, "disable", True)
+def test_what_ran_without_being_compiled_is_refused() -> None:
     w, spec = shape(20, 2), catalog()["compiled"]
-    with pytest.raises(Refusal, match="compil"):
+    with torch._dynamo.config.patch(disable=True), pytest.raises(Refusal, match="compil"):
         spec.launch(w, Config(), tensors_for(spec, w))
 
 
 def test_what_cannot_be_compiled_is_refused_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    def backend(*_: object) -> object:
+    def backend(*_: object, **__: object) -> object:
         raise RuntimeError("this backend makes nothing")
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     w, spec = shape(20, 2), catalog()["compiled"]
     with pytest.raises(Refusal, match="cannot compile this here"):
         spec.launch(w, Config(), tensors_for(spec, w))
+
+
+inductor = pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs g++ on a CPU")
+UNMASKED = [shape(40, kv, causal=False, batch=1, dtype=dtype, direction=direction)
+            for kv, dtype in ((4, "float32"), (1, "bfloat16")) for direction in ("forward", "backward")]
+
+
+@inductor
+@pytest.mark.parametrize("workload", UNMASKED, ids=name_of)
+def test_inductor_compiles_the_unmasked_chain_as_it_is_written(workload: W) -> None:
+    spec = catalog()["compiled"]
+    tensors = tensors_for(spec, workload)
+    got, wanted = spec.launch(workload, Config(), tensors)(), spec.reference(workload, tensors, None)
+    assert not counters["inductor"]["fuse_attention"]
+    assert all(error(got[name], wanted[name]) <= 2 * spec.tolerance(workload) for name in got)
+
+
+@inductor
+@pytest.mark.parametrize("workload", UNMASKED, ids=name_of)
+def test_a_chain_that_inductor_replaced_is_refused_each_time(workload: W, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time too, when a cache could hold what the first time made."""
+    monkeypatch.setitem(compiled.AS_WRITTEN, "disabled_passes", "")
+    spec = catalog()["compiled"]
+    for _ in range(2):
+        with pytest.raises(Refusal, match="scaled_dot_product_attention in place of this chain"):
+            spec.launch(workload, Config(), tensors_for(spec, workload))
 
 
 @pytest.mark.parametrize("name", ["compiled", "flex"])
