@@ -125,12 +125,13 @@ def _seen(
 
 @gluon_jit
 def _step(
-    state: gl.tuple, b: gl.tensor, h: gl.tensor, m: gl.tensor, col: gl.tensor, lead: gl.tensor, tail: gl.tensor,
-    parts: gl.tuple, scale_log2: float, C: gl.constexpr, MASKED: gl.constexpr, CAUSAL: gl.constexpr, WINDOW: gl.constexpr,
+    state: gl.tuple, b: gl.tensor, h: gl.tensor, m: gl.tensor, col: gl.tensor, bounds: gl.tuple, parts: gl.tuple,
+    scale_log2: float, C: gl.constexpr, MASKED: gl.constexpr, CAUSAL: gl.constexpr, WINDOW: gl.constexpr,
     S_LAYOUT: gl.constexpr, D_LAYOUT: gl.constexpr, Q_LAYOUT: gl.constexpr,
 ) -> Any:
-    """One tile of queries further; t counts tiles."""
+    """One tile of queries further; t counts tiles. Within bounds (lead, tail) a windowed tile needs no mask."""
     dk, dv, t = state
+    lead, tail = bounds
     sum_desc, keys, values, queries, gradients, scores, halves, sizes = parts
     k_tile, _ = keys
     v_tile, _ = values
@@ -157,7 +158,9 @@ def _step(
     s = hopper.warpgroup_mma_wait(1, deps=[s])
     base = base_tile.index(place).load(COLUMNS)
     p = gl.exp2(s * scale_log2 - base[None, :])
-    if MASKED:  # noqa: SIM102 - decided by the compiler, and then by the program
+    if MASKED and not WINDOW:
+        p = gl.where(_seen(row, col + C * 64, sizes, BLOCK_M, CAUSAL, WINDOW, S_LAYOUT), p, 0.0)
+    if WINDOW:  # noqa: SIM102 - decided by the compiler, and then by the program
         if (m < lead) | (m >= tail):
             p = gl.where(_seen(row, col + C * 64, sizes, BLOCK_M, CAUSAL, WINDOW, S_LAYOUT), p, 0.0)
     dp = hopper.warpgroup_mma_wait(0, deps=[dp])
@@ -213,11 +216,21 @@ def _consume(
         hopper.mbarrier.wait(keys[1], 0)
         hopper.mbarrier.wait(v_full, 0)
         state = (dk, dv, 0)
+        bounds = (lead, tail)
         for r in range(group):
             h = g * group + r
-            for m in range(first, last):
-                state = _step(state, b, h, m, col, lead, tail, parts, scale_log2, C, MASKED, CAUSAL, WINDOW,
-                              S_LAYOUT, D_LAYOUT, Q_LAYOUT)
+            if WINDOW:  # one loop, which asks at every tile: three would not find the registers
+                for m in range(first, last):
+                    state = _step(state, b, h, m, col, bounds, parts, scale_log2, C, True, CAUSAL, True,
+                                  S_LAYOUT, D_LAYOUT, Q_LAYOUT)
+            elif MASKED:
+                for m in range(first, lead):
+                    state = _step(state, b, h, m, col, bounds, parts, scale_log2, C, True, CAUSAL, False,
+                                  S_LAYOUT, D_LAYOUT, Q_LAYOUT)
+            if not WINDOW:
+                for m in range(lead, last):
+                    state = _step(state, b, h, m, col, bounds, parts, scale_log2, C, False, CAUSAL, False,
+                                  S_LAYOUT, D_LAYOUT, Q_LAYOUT)
         dk, dv, _ = state
     _leave(dv_desc, dv, v_tile.index(C), b, g, col + C * 64)  # where the 64 keys' V was, which no one else reads
     _leave(dk_desc, dk * scale, v_tile.index(C), b, g, col + C * 64)
