@@ -69,14 +69,17 @@ def _softmax_comes_before_the_wait_for_its_product(sass: str) -> bool:
     )
 
 
-def wide(compilation: Compilation) -> bool:
-    """flash_v1 above D 128: it holds O as the matrix unit wants it and as it lies in HBM, which registers cannot."""
-    return compilation.launch == "flash_v1" and bool(compilation.constants["BLOCK_D"] > 128)
+def crowded(compilation: Compilation) -> bool:
+    """flash_v1 above D 128 holds O as the matrix unit wants it and as it lies in HBM; a windowed backward pass of flash_hopper
+    holds both edges of its mask beside S, dP, dK and dV: registers cannot."""
+    constants = compilation.constants
+    return (compilation.launch == "flash_v1" and constants["BLOCK_D"] > 128) or (
+        compilation.launch == "flash_hopper_backward" and constants["WINDOW"])
 
 
 def test_every_row_is_recorded_and_the_measured_ones_hardly_spill() -> None:
     for table, compilation in CASES:
         found = recorded(table).resources[compilation.key]
         if table == "sm_90" and "16-bit" in compilation.key:
-            most = 256 if wide(compilation) else 128
+            most = 256 if crowded(compilation) else 128
             assert found.spill_bytes <= most, f"{compilation.key} spills {found.spill_bytes} bytes"
