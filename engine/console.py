@@ -28,6 +28,18 @@ def as_bad_input() -> Iterator[None]:
         raise BadInput(str(error)) from error
 
 
+@contextmanager
+def measuring() -> Iterator[None]:
+    """What cannot be planned, or is a device that PyTorch cannot use, is said in a sentence. Loads torch."""
+    from engine.machine import Unusable
+
+    with as_bad_input():
+        try:
+            yield
+        except Unusable as error:
+            raise BadInput(f"{error}. {error.remedy}") from error
+
+
 def device_of(wanted: str | None, found: tuple[Device, ...]) -> Device:
     """The device of that id; without one the first GPU, else the CPU. Raises: BadInput."""
     from engine.planner import find_device

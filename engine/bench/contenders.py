@@ -57,3 +57,9 @@ def burst(contender: Contender) -> float:
         contender.times_ns.append(timing.time_ns)
         spent += timing.launches * timing.time_ns / 1e9
     return spent
+
+
+def first_line(error: Exception) -> str:
+    """What a compiler, or whoever else, said at length."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -13,7 +13,7 @@ from statistics import median
 
 from engine import memory, planner
 from engine.bench.candidates import around, configured, worth_trying
-from engine.bench.contenders import Contender, burst, prepare, take_turns
+from engine.bench.contenders import Contender, burst, first_line, prepare, take_turns
 from engine.bench.grid import Row
 from engine.bench.tuning import Finalist, Params, Trial, Tuning, choose, finalist, said
 from engine.buffers import Pool, Tensors, allocate
@@ -132,9 +132,9 @@ class _Search:
             skipped = str(reason)
         except Exception as error:  # a compiler's, or one about resources: of any type
             if not self.machine.alive():
-                raise Unusable(f"{self.cell.name} with {said(params)} broke {self.device.id} ({_first_line(error)})",
+                raise Unusable(f"{self.cell.name} with {said(params)} broke {self.device.id} ({first_line(error)})",
                                "Start anew with the same --record, and leave that kernel out.") from error
-            skipped = _first_line(error)
+            skipped = first_line(error)
         else:
             if contender.check.ok:
                 return contender
@@ -167,7 +167,3 @@ class _Search:
         take_turns(list(ready.values()), self.seconds)
         return {name: time_us(contender.times_ns) for name, contender in ready.items()}
 
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from msgspec.structs import replace
 
 from engine.__main__ import main
-from engine.bench import commands, grid, tune
+from engine.bench import grid, tune, tune_command
 from engine.bench.candidates import around, worth_trying
 from engine.bench.grid import Row
 from engine.bench.tuning import Params, Tuning, choose, finalist
@@ -247,7 +247,7 @@ def test_the_command_ends_with_the_rows_to_write(tmp_path: Path) -> None:
 def test_write_alone_means_the_devices_own_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = tmp_path / "cpu.toml"
     own.write_text(path_of("cpu").read_text())
-    monkeypatch.setattr(commands, "path_of", lambda table: tmp_path / f"{table}.toml")
+    monkeypatch.setattr(tune_command, "path_of", lambda table: tmp_path / f"{table}.toml")
     assert bench("--only", "causal", "--write").exception is None
     assert own.read_text().count("causal = true") == 1
     assert list(tmp_path.iterdir()) == [own]
