@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from engine.bench.tool_commands import hardware_bytes
+from engine.bench.tool_commands import hardware_bytes, sanitize
 from engine.bench.tune_command import OWN_TABLE, tune_attention
 from engine.console import as_json, device_of, kernels_of, measuring, on_device, print_json
 from engine.options import BadInput, params_from
@@ -22,6 +22,7 @@ def bench() -> None:
 
 
 bench.add_command(hardware_bytes)
+bench.add_command(sanitize)
 
 
 @bench.command()

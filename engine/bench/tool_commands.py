@@ -1,4 +1,4 @@
-"""`engine bench bytes`: our kernels under NVIDIA's tools. Without torch: what launches is a child process."""
+"""`engine bench bytes` and `sanitize`: our kernels under NVIDIA's tools. Without torch: what launches is a child process."""
 
 from __future__ import annotations
 
@@ -45,6 +45,27 @@ def hardware_bytes(
     else:
         click.echo(told.table(kept.results))
     return 1 if any(one.wrong for result in kept.results for one in result.kernels) else 0
+
+
+@click.command()
+@kernel_option
+@click.option("--tool", "tools", multiple=True, type=click.Choice(["memcheck", "racecheck"]), help="Left out: both.")
+@on_device
+@as_json
+def sanitize(kernel: str | None, tools: tuple[str, ...], device: str | None, as_json: bool) -> int:
+    """Looks for steps out of bounds (memcheck) and races in shared memory (racecheck); with Compute Sanitizer."""
+    from engine.bench import sanitize as sanitize_
+
+    where = _gpu(device, "bench sanitize")
+    chosen = [tool for tool in sanitize_.TOOLS if tool in (tools or sanitize_.TOOLS)]
+    findings = []
+    for finding in sanitize_.run(_ours(kernel), chosen, where):
+        findings.append(finding)
+        if not as_json:
+            click.echo(sanitize_.told(finding))
+    if as_json:
+        print_json(findings)
+    return 1 if any(finding.bad for finding in findings) else 0
 
 
 def _gpu(device: str | None, command: str) -> Device:
