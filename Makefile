@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 export QT_QPA_PLATFORM ?= $(if $(DISPLAY)$(WAYLAND_DISPLAY),,offscreen)
 
-.PHONY: help run test compile check bench format clean setup
+.PHONY: help run test compile check bench sanitize format clean setup
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -28,6 +28,9 @@ bench: setup  ## frames a second, start, open and close
 	$(PY) -m app --bench start
 	$(PY) -m app --bench frames
 	$(PY) -m app --bench cycles
+
+sanitize: setup  ## every kernel under Compute Sanitizer, on a GPU: memory, and races where all is synchronous
+	$(PY) -m engine bench sanitize
 
 format: setup  ## mend what ruff can mend
 	$(PY) -m ruff check --fix .

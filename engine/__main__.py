@@ -5,32 +5,29 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-import msgspec
 
+from engine.bench.commands import bench
+from engine.console import as_json, device_of, on_device, print_json, print_rich, print_table
 from engine.options import BadInput, default_workload, params_from, run_command, workload_from, workload_options
 from engine.protocol import Bye, Command, Configure, Event, Fault, Phase, Refused, Shutdown, Start
 from engine.results import Collector, Result, table
 from kernels.contract import Config, Device, KernelSpec, Workload
 
-if TYPE_CHECKING:
-    from engine.bench.grid import Row
-
 SECONDS = 2.0
 FIRST = ("naive", "flash")  # without --kernel: these, and the peers that apply
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group(help=__doc__)
 def main() -> None:
     pass
+
+
+main.add_command(bench)
 
 
 @main.command()
@@ -51,9 +48,9 @@ def devices(as_json: bool) -> None:
 
     found = devices_.find()
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
-    _print_table(
+    print_table(
         ("device", "name", "SMs or cores", "memory", "bandwidth"),
         [(d.id, d.name, _or_na(d.sms), text(d.memory_bytes) if d.memory_bytes else "n/a", _bandwidth(d)) for d in found],
     )
@@ -67,9 +64,9 @@ def kernels(as_json: bool) -> None:
 
     infos = [spec.info for spec in catalog().values()]
     if as_json:
-        _print_json(infos)
+        print_json(infos)
         return
-    _print_table(
+    print_table(
         ("kernel", "role", "passes", "parameters", "summary"),
         [(i.id, i.role, ", ".join(i.passes), ", ".join(p.name for p in i.params) or "none", i.summary) for i in infos],
     )
@@ -77,7 +74,7 @@ def kernels(as_json: bool) -> None:
 
 @main.command()
 @click.option("--kernel", "kernel", metavar="ID[,ID...]", help="Left out: naive, flash and the peers that apply.")
-@click.option("--device", "device", metavar="ID", help="Left out: the first GPU, else the CPU.")
+@on_device
 @click.option("--seconds", type=click.FloatRange(0, 86400, min_open=True), default=SECONDS, show_default=True,
               help="How long to measure, all kernels together, once they are ready.")
 @as_json
@@ -88,7 +85,7 @@ def run(kernel: str | None, device: str | None, seconds: float, as_json: bool, *
     from kernels.catalog import catalog
 
     found, known = devices_.find(), catalog()
-    where = _device(device, found)
+    where = device_of(device, found)
     workload = workload_from(options, default_workload(where))
     names = _suited(known, workload, where) if kernel is None else tuple(name.strip() for name in kernel.split(","))
     params = params_from(options, [known[name].info for name in names if name in known])
@@ -97,53 +94,10 @@ def run(kernel: str | None, device: str | None, seconds: float, as_json: bool, *
     for fault in faults:
         click.echo(f"{fault.message}. {fault.remedy}", err=True)
     if as_json:
-        _print_json(results)
+        print_json(results)
     else:
-        _print_rich(table(results))
+        print_rich(table(results))
     return 1 if faults or any(result.check and not result.check.ok for result in results) else 0
-
-
-@main.group()
-def bench() -> None:
-    """Figures that may be quoted: each output checked whole, medians with their spread."""
-
-
-@bench.command()
-@click.option("--peers", is_flag=True, help="PyTorch's and other libraries' kernels too.")
-@click.option("--kernel", "kernel", metavar="ID[,ID...]", help="Left out: all of ours; with --peers these and the peers.")
-@click.option("--only", multiple=True, metavar="WORDS", help="Rows whose names hold all these words, as 'forward D128 causal'.")
-@click.option("--seconds", type=click.FloatRange(0.01, 60), default=0.3, show_default=True, help="For each kernel in each row.")
-@click.option("--record", type=click.Path(dir_okay=False, path_type=Path),
-              help="A file to which rows are appended; those that lie in it are not run again.")
-@click.option("--device", "device", metavar="ID", help="Left out: the first GPU, else the CPU.")
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A kernel parameter, as block_m=64.")
-@as_json
-def attention(
-    peers: bool, kernel: str | None, only: tuple[str, ...], seconds: float, record: Path | None, device: str | None,
-    as_json: bool, settings: tuple[str, ...],
-) -> int:
-    """Attention, forward and backward, over the 24 rows of 16k tokens, grouped heads and odd shapes."""
-    from engine import devices as devices_
-    from engine.bench import attention as attention_
-    from engine.bench.record import Record
-    from kernels.catalog import catalog
-
-    known, where = catalog(), _device(device, devices_.find())
-    names = tuple(kernel.split(",")) if kernel else tuple(name for name, spec in known.items() if spec.info.role != "peer")
-    names += tuple(name for name, spec in known.items() if peers and spec.info.role == "peer" and name not in names)
-    specs = _specs(names, known)
-    params = params_from({"settings": settings}, [spec.info for spec in specs])
-    kept = Record(record)
-    done = {result.row for result in kept.results}
-    with _as_bad_input():
-        for result in attention_.run([row for row in _rows(only) if row.id not in done], specs, where, seconds, params):
-            kept.add(result)
-            click.echo(f"{result.row}: {attention_.brief(result)}", err=True)
-    if as_json:
-        _print_json(kept.results)
-    else:
-        click.echo(attention_.table(kept.results))
-    return 1 if any(entry.check and not entry.check.ok for result in kept.results for entry in result.entries) else 0
 
 
 @main.command()
@@ -188,65 +142,11 @@ def _measure(
     return collector.results(), faults
 
 
-@contextmanager
-def _as_bad_input() -> Iterator[None]:
-    """What cannot be planned was typed."""
-    from engine.planner import PlanError
-
-    try:
-        yield
-    except PlanError as error:
-        raise BadInput(str(error)) from error
-
-
-def _device(wanted: str | None, found: tuple[Device, ...]) -> Device:
-    from engine.planner import find_device
-
-    if wanted is None:
-        return next((device for device in found if device.kind == "cuda"), found[-1])
-    with _as_bad_input():
-        return find_device(wanted, found)
-
-
-def _rows(only: tuple[str, ...]) -> list[Row]:
-    from engine.bench.grid import rows
-
-    if not (found := rows(only)):
-        raise BadInput(f"no row holds {' or '.join(only)!r}: write for example --only 'forward D128 causal N4096'")
-    return found
-
-
-def _specs(names: tuple[str, ...], known: Mapping[str, KernelSpec]) -> list[KernelSpec]:
-    from engine.planner import find_kernels
-
-    with _as_bad_input():
-        return find_kernels([name.strip() for name in names], known)
-
-
 def _suited(known: Mapping[str, KernelSpec], workload: Workload, device: Device) -> tuple[str, ...]:
     from engine.planner import reasons
 
     peers = [spec for spec in known.values() if spec.info.role == "peer"]
     return (*FIRST, *(spec.id for spec in peers if not reasons(spec, workload, Config(), device)))
-
-
-def _print_json(value: Any) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
-
-
-def _print_table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    from rich.table import Table
-
-    shown = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        shown.add_row(*row)
-    _print_rich(shown)
-
-
-def _print_rich(shown: Any) -> None:
-    from rich.console import Console
-
-    Console(width=None if sys.stdout.isatty() else 140).print(shown)
 
 
 def _or_na(value: int | None) -> str:

@@ -7,17 +7,16 @@ all alike. The L2 is warm: each launch finds what the one before left there. Imp
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from statistics import geometric_mean
 
 import torch
 from msgspec import Struct
 
 from engine import memory, planner
+from engine.bench.contenders import Contender, prepare, take_turns
 from engine.bench.grid import Row
 from engine.buffers import Pool, Tensors, allocate
-from engine.checking import check, poison
-from engine.machine import Machine, Timer, open_machine
+from engine.machine import Machine, open_machine
 from engine.results import Check, TimeUs, time_us
 from kernels.contract import Config, Device, KernelSpec, Refusal, Workload
 
@@ -50,16 +49,6 @@ class Result(Struct, frozen=True, kw_only=True):
     l2_policy: str = "warm"
 
 
-@dataclass
-class _Contender:
-    spec: KernelSpec
-    config: Config
-    tensors: Tensors
-    timer: Timer
-    check: Check
-    times_ns: list[float] = field(default_factory=list)
-
-
 def run(
     rows: Iterable[Row], specs: Sequence[KernelSpec], device: Device, seconds: float, params: Mapping[str, Mapping[str, int]]
 ) -> Iterator[Result]:
@@ -85,7 +74,7 @@ def _measure(
     workload = row.workload
     operands = {o.name: o for spec in specs for o in memory.inputs_of(spec.operands(workload))}
     inputs = pool.views(workload, list(operands.values()))
-    ready: list[_Contender] = []
+    ready: list[Contender] = []
     refused: dict[str, Entry] = {}
     for spec in specs:
         config = planner.configured(spec, workload, device, params.get(spec.id, {}))
@@ -93,43 +82,19 @@ def _measure(
         try:
             if reasons:
                 raise Refusal("; ".join(reasons))
-            ready.append(_prepare(spec, workload, config, machine, inputs))
+            own = {} if spec.info.opaque else allocate(workload, memory.owned(spec.operands(workload)), machine.place)
+            ready.append(prepare(spec, workload, config, machine, inputs, own))
         except Refusal as reason:
             refused[spec.id] = _entry(spec, config, refused=str(reason))
         except torch.OutOfMemoryError:
             machine.trim()
             refused[spec.id] = _entry(spec, config, refused="it does not fit the free memory of this device")
     good = [contender for contender in ready if contender.check.ok]
-    _take_turns(good, seconds)
+    take_turns(good, seconds)
     best = max((_tflops(c, workload) for c in good if c.spec.info.role == "peer"), default=None)
     timed = {c.spec.id: _timed(c, workload, best, ceiling) for c in ready}
     return Result(row=row.id, main=row.main, device=device.name, workload=workload, ceiling_tflops=ceiling,
                   entries=tuple((timed | refused)[spec.id] for spec in specs))
-
-
-def _prepare(spec: KernelSpec, workload: Workload, config: Config, machine: Machine, inputs: Tensors) -> _Contender:
-    """Compiled, checked whole and warmed up. Raises: Refusal, torch.OutOfMemoryError."""
-    tensors: Tensors = {}
-    if not spec.info.opaque:
-        tensors = allocate(workload, memory.owned(spec.operands(workload)), machine.place)
-        poison(tensors)
-    call = machine.bind(spec, workload, config, {**inputs, **tensors})
-    found = check(spec, workload, inputs, call(), whole=True)
-    checked = Check(ok=found.ok, max_error=found.max_error, tolerance=found.tolerance)
-    return _Contender(spec, config, tensors, machine.timer(call, 0), checked)
-
-
-def _take_turns(contenders: Sequence[_Contender], seconds: float) -> None:
-    """Bursts of each in turn until each has had its time."""
-    waiting = list(contenders)
-    spent = dict.fromkeys((c.spec.id for c in waiting), 0.0)
-    while waiting:
-        for contender in tuple(waiting):
-            for timing in contender.timer.burst():
-                contender.times_ns.append(timing.time_ns)
-                spent[contender.spec.id] += timing.launches * timing.time_ns / 1e9
-            if spent[contender.spec.id] >= seconds:
-                waiting.remove(contender)
 
 
 def _ceiling(machine: Machine) -> float:
@@ -144,11 +109,11 @@ def _ceiling(machine: Machine) -> float:
     return float(2 * size**3 / min(times) / 1e3)
 
 
-def _tflops(contender: _Contender, workload: Workload) -> float:
+def _tflops(contender: Contender, workload: Workload) -> float:
     return workload.nominal_flops / time_us(contender.times_ns).p50 / 1e6
 
 
-def _timed(contender: _Contender, workload: Workload, best: float | None, ceiling: float) -> Entry:
+def _timed(contender: Contender, workload: Workload, best: float | None, ceiling: float) -> Entry:
     if not contender.check.ok:
         return _entry(contender.spec, contender.config, check=contender.check, refused="its output is wrong")
     speed = _tflops(contender, workload)

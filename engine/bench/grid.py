@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -24,8 +25,13 @@ class Row(NamedTuple):
 
 
 def rows(only: tuple[str, ...] = ()) -> list[Row]:
-    """All of them, or those whose ids hold every word of one of `only`."""
-    return [row for row in _all() if not only or any(all(word in row.id.split() for word in text.split()) for text in only)]
+    """All of them, or those that `only` names."""
+    return named(_all(), only)
+
+
+def named(found: Sequence[Row], only: tuple[str, ...]) -> list[Row]:
+    """Those whose ids hold every word of one of `only`; without one all."""
+    return [row for row in found if not only or any(all(word in row.id.split() for word in text.split()) for text in only)]
 
 
 def _all() -> list[Row]:

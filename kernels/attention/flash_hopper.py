@@ -544,6 +544,7 @@ KERNELS = (
                 Param(name="block_m", title="Block of queries", choices=(64, 128, 192), unit="rows"),
                 Param(name="block_n", title="Block of keys", choices=(64, 128), unit="rows"),
                 Param(name="stages", title="Stages", choices=(2, 3, 4), help="depth of the rings of K and V"),
+                Param(name="pingpong", title="Turns", choices=(0, 1), help="1: warpgroups multiply one after the other"),
             ),
         ),
         operands=of_pass(reference.operands, key_walk.operands), inputs=reference.inputs, reference=reference.reference,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 
@@ -26,6 +27,7 @@ PARAMS = (
     Param(name="warps", title="Warps", choices=(4, 8)),
     Param(name="stages", title="Stages", choices=(1, 2, 3, 4), help="depth of the pipeline of loads"),
 )  # what a row sets and a user may set instead
+COMMON = tuple(param.name for param in PARAMS)
 
 
 class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,6 +42,17 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     keys: int = 0                # for that many keys at most; 0: for any number
     causal: bool | None = None   # for masks of that kind; None: for both
     more: dict[str, int] = {}    # parameters of this kernel alone
+
+    @property
+    def params(self) -> dict[str, int]:
+        """Those that every kernel's rows have."""
+        return {name: getattr(self, name) for name in COMMON}
+
+    def with_params(self, params: Mapping[str, int]) -> Row:
+        """The row with these parameters in place of its own."""
+        common = {name: value for name, value in params.items() if name in COMMON}
+        rest = {name: value for name, value in params.items() if name not in COMMON}
+        return replace(self, **common, more=self.more | rest)
 
 
 class Tuned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,16 +113,22 @@ def ring_depth(config: Config) -> int:
 
 def choose(table: str, kernel: str, workload: AttentionWorkload) -> Config:
     """The configuration of the row of a table that serves a workload. `wgmma`: Hopper's asynchronous products, and TMA."""
-    rows = tables()[table].kernels
-    own = rows[kernel] if workload.pass_ == "forward" else rows.get(kernel + BACKWARD, rows[kernel])
-    fitting = [r for r in own if r.itemsize == workload.itemsize
-               and r.head_dim >= workload.head_dim and (r.keys or workload.keys) >= workload.keys
-               and r.causal in (None, workload.causal)]
-    row = min(fitting, key=lambda r: (r.head_dim, r.keys or math.inf))
-    return Config(params={
-        "block_m": row.block_m, "block_n": row.block_n, "warps": row.warps, "stages": row.stages,
-        "wgmma": int(table == "sm_90" and workload.itemsize == 2),
-    } | row.more)
+    w = workload
+    row = serving(tables()[table].kernels[rows_of(table, kernel, w)], w.head_dim, w.itemsize, w.keys, w.causal)
+    return Config(params=row.params | {"wgmma": int(table == "sm_90" and w.itemsize == 2)} | row.more)
+
+
+def rows_of(table: str, kernel: str, workload: AttentionWorkload) -> str:
+    """The name under which the rows of a kernel's pass stand."""
+    backward = kernel + BACKWARD
+    return backward if workload.pass_ == "backward" and backward in tables()[table].kernels else kernel
+
+
+def serving(rows: Iterable[Row], head_dim: int, itemsize: int, keys: float, causal: bool) -> Row:
+    """The row for such a workload: the smallest head dim that holds it, then the fewest keys, then a row of its mask alone."""
+    fitting = [r for r in rows if r.itemsize == itemsize and r.head_dim >= head_dim and (r.keys or math.inf) >= keys
+               and r.causal in (None, causal)]
+    return min(fitting, key=lambda r: (r.head_dim, r.keys or math.inf, r.causal is None))
 
 
 def too_large(title: str, need: int, device: Device) -> list[str]:

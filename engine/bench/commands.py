@@ -1,0 +1,81 @@
+"""python -m engine bench: what is typed and printed. The benches themselves are loaded when they are called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from engine.bench.tool_commands import hardware_bytes, sanitize
+from engine.bench.tune_command import OWN_TABLE, tune_attention
+from engine.console import as_json, device_of, kernels_of, measuring, on_device, print_json
+from engine.options import BadInput, params_from
+
+if TYPE_CHECKING:
+    from engine.bench.grid import Row
+
+
+@click.group()
+def bench() -> None:
+    """Figures that may be quoted: each output checked whole, medians with their spread."""
+
+
+bench.add_command(hardware_bytes)
+bench.add_command(sanitize)
+
+
+@bench.command()
+@click.option("--peers", is_flag=True, help="PyTorch's and other libraries' kernels too.")
+@click.option("--kernel", "kernel", metavar="ID[,ID...]", help="Left out: all of ours; with --peers these and the peers.")
+@click.option("--only", multiple=True, metavar="WORDS", help="Rows whose names hold all these words, as 'forward D128 causal'.")
+@click.option("--seconds", type=click.FloatRange(0.01, 60), default=0.3, show_default=True, help="For each kernel in each row.")
+@click.option("--record", type=click.Path(dir_okay=False, path_type=Path),
+              help="A file to which rows are appended; those that lie in it are not run again.")
+@on_device
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="A kernel parameter, as block_m=64.")
+@click.option("--tune", "tuning", is_flag=True, help="Search for faster configurations instead, near those of the table.")
+@click.option("--write", "target", is_flag=False, flag_value=OWN_TABLE, metavar="[FILE]",
+              help="With --tune: writes the table with what was found, to FILE or over the device's own.")
+@as_json
+def attention(
+    peers: bool, kernel: str | None, only: tuple[str, ...], seconds: float, record: Path | None, device: str | None,
+    as_json: bool, settings: tuple[str, ...], tuning: bool, target: str | None,
+) -> int:
+    """Attention, forward and backward, over the 24 rows of 16k tokens, grouped heads and odd shapes."""
+    from engine import devices
+    from engine.bench import attention as attention_
+    from engine.bench.record import Record
+    from kernels.catalog import catalog
+
+    known, where = catalog(), device_of(device, devices.find())
+    if tuning:
+        if peers or settings:
+            raise BadInput("--tune searches the parameters of our kernels: leave out --peers and --set")
+        ours = kernels_of(kernel.split(",") if kernel else [n for n, spec in known.items() if spec.info.role != "peer"], known)
+        return tune_attention(_rows(only), ours, where, seconds, record, target, as_json)
+    if target is not None:
+        raise BadInput("--write is for what a search has found: give --tune too")
+    names = tuple(kernel.split(",")) if kernel else tuple(name for name, spec in known.items() if spec.info.role != "peer")
+    names += tuple(name for name, spec in known.items() if peers and spec.info.role == "peer" and name not in names)
+    specs = kernels_of(names, known)
+    params = params_from({"settings": settings}, [spec.info for spec in specs])
+    kept = Record(record, attention_.Result)
+    done = {result.row for result in kept.results}
+    with measuring():
+        for result in attention_.run([row for row in _rows(only) if row.id not in done], specs, where, seconds, params):
+            kept.add(result)
+            click.echo(f"{result.row}: {attention_.brief(result)}", err=True)
+    if as_json:
+        print_json(kept.results)
+    else:
+        click.echo(attention_.table(kept.results))
+    return 1 if any(entry.check and not entry.check.ok for result in kept.results for entry in result.entries) else 0
+
+
+def _rows(only: tuple[str, ...]) -> list[Row]:
+    from engine.bench.grid import rows
+
+    if not (found := rows(only)):
+        raise BadInput(f"no row holds {' or '.join(only)!r}: write for example --only 'forward D128 causal N4096'")
+    return found

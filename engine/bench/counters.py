@@ -1,0 +1,143 @@
+"""Counts the bytes of each launch of our kernels with Nsight Compute, in a child process a row. Without torch."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+
+from msgspec import Struct
+
+from engine.bench import watch
+from engine.bench.cases import Case, Done, Order
+from engine.bench.grid import Row, named
+from engine.bench.hardware_bytes import Cache, KernelBytes, LaunchBytes, Result
+from engine.options import BadInput
+from kernels.contract import AttentionWorkload, Config, Device, KernelSpec, Workload
+from kernels.contract.walk import launch_totals
+
+READ, WRITTEN = "dram__bytes_read.sum", "dram__bytes_write.sum"
+SECTORS, HITS = "lts__t_sectors_srcunit_tex.sum", "lts__t_sectors_srcunit_tex_lookup_hit.sum"  # what the SMs asked of the L2
+METRICS = (READ, WRITTEN, SECTORS, HITS)
+SECTOR_BYTES = 32
+SECONDS = 300.0  # for one row: a start, compiling, and launches that are each played more than once
+
+
+class Counted(Struct, frozen=True):
+    """A launch as the counters saw it: metric -> value."""
+
+    function: str
+    metrics: dict[str, float]
+
+
+def rows(only: tuple[str, ...] = ()) -> list[Row]:
+    """Four shapes, or those of them that `only` names. In the last, K and V of one head are more than its share of the L2."""
+    shapes = ((4, 16, 2048, 128, False), (4, 16, 4096, 128, True), (8, 16, 4096, 64, False), (1, 8, 65536, 128, False))
+    return named([_row(*shape) for shape in shapes], only)
+
+
+def _row(batch: int, heads: int, seq: int, head_dim: int, causal: bool) -> Row:
+    workload = AttentionWorkload(batch=batch, heads=heads, kv_heads=heads, seq=seq, head_dim=head_dim, causal=causal)
+    return Row(f"forward B{batch} H{heads} D{head_dim} {'causal' if causal else 'full'} N{seq}", workload, False)
+
+
+def run(chosen: Sequence[Row], specs: Sequence[KernelSpec], device: Device, cache: Cache) -> Iterator[Result]:
+    """Counts row by row.
+
+    Raises:
+        BadInput: ncu is missing, may not read the counters, or has not counted what was launched.
+    """
+    path = watch.tool("ncu")
+    version = watch.version(path)
+    for row in chosen:
+        order = Order(device=device.id, exact=False, cases=tuple(Case(kernel=s.id, workload=row.workload) for s in specs))
+        done, counted = _counted(path, order, cache)
+        kernels = []
+        for spec, answer in zip(specs, done, strict=True):
+            kernel, counted = _kernel(spec, row.workload, answer, counted)
+            kernels.append(kernel)
+        yield Result(row=row.id, device=device.name, workload=row.workload, cache=cache, tool=version, kernels=tuple(kernels))
+
+
+def _counted(path: str, order: Order, cache: Cache) -> tuple[tuple[Done, ...], list[Counted]]:
+    """Without the metrics that this ncu or this GPU does not have, but those of the DRAM."""
+    metrics = list(METRICS)
+    while True:
+        command = [path, "--profile-from-start", "off", "--target-processes", "application-only", "--clock-control", "none",
+                   "--cache-control", cache, "--csv", "--print-units", "base", "--metrics", ",".join(metrics)]
+        seen = watch.watch(command, order, SECONDS)
+        unknown = [name for name in metrics if _unknown(name, seen.text)]
+        if not unknown or {READ, WRITTEN} & set(unknown):
+            return seen.done, _understood(seen, order)
+        metrics = [name for name in metrics if name not in unknown]
+
+
+def _unknown(metric: str, text: str) -> bool:
+    stem = re.escape(metric.removesuffix(".sum"))
+    return re.search(rf"(?i)(failed to find|unknown|invalid|unsupported) metric.*{stem}", text) is not None
+
+
+def _understood(seen: watch.Watched, order: Order) -> list[Counted]:
+    """The launches. Raises: BadInput."""
+    if "ERR_NVGPUCTRPERM" in seen.text:
+        raise BadInput("ncu may not read this GPU's counters: run as root, or admit all users with the driver's option "
+                       "NVreg_RestrictProfilingToAdminUsers=0")
+    errors = [line.removeprefix("==ERROR==").strip() for line in seen.text.splitlines() if line.startswith("==ERROR==")]
+    why = seen.late or (errors or [seen.last_line])[0] or f"exit {seen.code}"
+    if len(seen.done) < len(order.cases) and (seen.done or not errors):
+        raise BadInput(f"{order.cases[len(seen.done)].kernel} did not come to its end under ncu ({why}): leave it out with "
+                       "--kernel")
+    found = parse(seen.log)
+    if not seen.done or (not found and any(not answer.refused for answer in seen.done)):
+        raise BadInput(f"ncu has counted nothing ({why}): run ncu by hand on a small program, to see whether it works here")
+    return found
+
+
+def parse(log: str) -> list[Counted]:
+    """The launches in ncu's CSV, in order; what stands before its heading, or is no line of it, is passed over."""
+    heading: list[str] = []
+    found: dict[int, Counted] = {}
+    for line in log.splitlines():
+        try:
+            cells = next(csv.reader([line]), [])
+        except csv.Error:
+            continue
+        if not heading:
+            heading = cells if "ID" in cells and "Metric Name" in cells else []
+            continue
+        row = dict(zip(heading, cells, strict=False))
+        number, metric, value = (row.get(key, "") for key in ("ID", "Metric Name", "Metric Value"))
+        if metric not in METRICS or not re.fullmatch(r"\d{1,9}", number, re.ASCII):
+            continue
+        launch = found.setdefault(int(number), Counted(row.get("Kernel Name", ""), {}))
+        if re.fullmatch(r"\d[\d,]{0,29}(\.\d+)?", value, re.ASCII):  # else n/a
+            launch.metrics[metric] = float(value.replace(",", ""))
+    return [found[number] for number in sorted(found)]
+
+
+def _kernel(
+    spec: KernelSpec, workload: Workload, done: Done, counted: list[Counted]
+) -> tuple[KernelBytes, list[Counted]]:
+    """What a kernel's launches moved, and the launches of those that follow it."""
+    if done.refused or spec.schedule is None:
+        return KernelBytes(kernel=spec.id, config=done.config, refused=done.refused or "no schedule says its launches"), counted
+    config = Config(params=done.config)
+    schedule, cost = spec.schedule(workload, config), spec.cost(workload, config)
+    own, rest = counted[: len(schedule.launches)], counted[len(schedule.launches) :]
+    if len(own) < len(schedule.launches) or any(not {READ, WRITTEN} <= one.metrics.keys() for one in own):
+        refused = "ncu has not counted the bytes of all its launches"
+        return KernelBytes(kernel=spec.id, config=done.config, check=done.check, refused=refused), rest
+    launches = tuple(
+        _launch(launch.name, one, launch_totals(schedule, launch).tile_bytes)
+        for launch, one in zip(schedule.launches, own, strict=True)
+    )
+    return KernelBytes(kernel=spec.id, config=done.config, launches=launches, check=done.check,
+                       hbm_read_bytes=cost.hbm_read_bytes, hbm_write_bytes=cost.hbm_write_bytes), rest
+
+
+def _launch(name: str, counted: Counted, tile_bytes: int) -> LaunchBytes:
+    found, sectors = counted.metrics, counted.metrics.get(SECTORS)
+    return LaunchBytes(
+        launch=name, function=counted.function, dram_read_bytes=round(found[READ]), dram_write_bytes=round(found[WRITTEN]),
+        l2_bytes=None if sectors is None else round(sectors) * SECTOR_BYTES,
+        l2_hit_rate=found[HITS] / sectors if sectors and HITS in found else None, tile_bytes=tile_bytes)
