@@ -125,7 +125,7 @@ class _Run:
             return
         tile = slots[op.reads[0]].to(view.dtype).expand(self.lanes, *shape)
         if op.mode == "add":
-            view[index] += tile
+            _add(view, index, tile)
         else:
             view[index] = tile
 
@@ -146,6 +146,17 @@ class _Run:
             return tensor.view(self.lanes, *tensor.shape[len(picked) :]), (slice(None), *slices), shape
         rows = tuple(torch.from_numpy(start.copy()) for start in starts)
         return tensor.permute(*picked, *kept), (*rows, *slices), shape
+
+
+def _add(view: torch.Tensor, index: tuple[Any, ...], tiles: torch.Tensor) -> None:
+    """view[index] += tiles [lanes, ...], where several lanes may pick one place."""
+    picks = [i for i in index if not isinstance(i, slice)]
+    places = list(zip(*(pick.tolist() for pick in picks), strict=True))
+    if len(set(places)) == len(places):
+        view[index] += tiles
+        return
+    for place, tile in zip(places, tiles, strict=True):
+        view[(*place, *index[len(picks) :])] += tile
 
 
 def _only(launch: Launch, axes: list[Any]) -> Launch:

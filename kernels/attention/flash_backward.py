@@ -186,7 +186,7 @@ def compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilati
         stages=config["stages"], signature={n: found[n] for n in _flash_backward.arg_names if n in found},
     )
     before, after = gradient_rows.compilations(w)
-    return before, walk, after
+    return *before, walk, *after
 
 
 def sram_bytes(workload: AttentionWorkload, config: Config) -> int:

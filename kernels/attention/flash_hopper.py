@@ -22,7 +22,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from kernels import tuned
-from kernels.attention import flash_hopper_backward, key_walk, reference, row_walk
+from kernels.attention import flash_hopper_backward, reference, row_walk
 from kernels.attention.hopper_tiles import SRAM_BYTES, TABLE, WARPGROUP_ROWS, described, descriptor, elsewhere, require_hopper
 from kernels.contract import (
     Affine,
@@ -547,9 +547,10 @@ KERNELS = (
                 Param(name="pingpong", title="Turns", choices=(0, 1), help="1: warpgroups multiply one after the other"),
             ),
         ),
-        operands=of_pass(reference.operands, key_walk.operands), inputs=reference.inputs, reference=reference.reference,
-        launch=of_pass(launch, flash_hopper_backward.launch), configure=configure, constraints=constraints,
-        cost=of_pass(cost, key_walk.cost), schedule=of_pass(schedule, flash_hopper_backward.schedule),
+        operands=of_pass(reference.operands, flash_hopper_backward.operands), inputs=reference.inputs,
+        reference=reference.reference, launch=of_pass(launch, flash_hopper_backward.launch),
+        configure=configure, constraints=constraints, cost=of_pass(cost, flash_hopper_backward.cost),
+        schedule=of_pass(schedule, flash_hopper_backward.schedule),
         compilations=_COMPILATIONS, tolerance=reference.tolerance,
     ),
 )

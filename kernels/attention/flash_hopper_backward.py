@@ -8,6 +8,8 @@ tile by tile through rings guarded by barriers. Two warpgroups are the consumers
   half of dQ, of its columns at D 128 and of its rows below; the copy engine adds that half to the sum in HBM while dK is
   multiplied.
 A place of dS is free again without a barrier of its own: who writes the next but one has seen the other's next.
+Where too few programs would fill the device, as with one KV head for all, several share the query heads of a KV head and the
+copy engine adds their dK and dV to float32 sums, zeroed before and rounded after.
 dK and dV of 64 keys fill the registers up to a head dim of 128. Launches before and after, cost and formula are flash's.
 Source: Shah et al., FlashAttention-3 (2024), section 3 and its published backward kernel's order of products.
 """
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from kernels import tuned
 from kernels.attention import flash, gradient_rows, key_walk
 from kernels.attention.hopper_tiles import TABLE, WARPGROUP_ROWS, described, descriptor, require_hopper
-from kernels.contract import AttentionWorkload, Compilation, Config, Schedule
+from kernels.contract import AttentionWorkload, Compilation, Config, Cost, Operand, Schedule
 from kernels.jit import add_shared_to_global, block_d, cdiv, gl, gluon_jit, hopper, partition_barrier
 
 if TYPE_CHECKING:
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
 
 BLOCK_N = 128
 PANEL = 64  # columns of dQ that one consumer multiplies, at most
-LENGTHS = ("n_q", "n_kv", "window", "group")
+PROGRAMS = 4 * 132  # wanted at least, some for every multiprocessor of an H100 or H200
+LENGTHS = ("n_q", "n_kv", "window", "share", "parts")
 
 
 @gluon_jit
@@ -39,7 +42,7 @@ def _tiles(
     col: gl.tensor, sizes: gl.tuple, BLOCK_M: gl.constexpr, BLOCK_N: gl.constexpr, CAUSAL: gl.constexpr, WINDOW: gl.constexpr,
 ) -> Any:
     """(first, lead, tail, last) tile of queries: first..lead and tail..last need a mask, lead..tail none."""
-    n_q, n_kv, window, _ = sizes
+    n_q, n_kv, window, _, _ = sizes
     shift = n_kv - n_q
     first = 0
     lead = 0
@@ -86,18 +89,18 @@ def _fetch_keys(desc: gl.tensor, b: gl.tensor, g: gl.tensor, col: gl.tensor, key
 
 @gluon_jit
 def _produce(parts: gl.tuple, CAUSAL: gl.constexpr, WINDOW: gl.constexpr) -> None:
-    """K and the first Q, then V, then Q and dO of every tile, through all query heads of the KV head."""
+    """K and the first Q, then V, then Q and dO of every tile, through the query heads that are this program's."""
     q_desc, k_desc, v_desc, do_desc, base_desc, delta_desc, keys, values, queries, gradients, sizes = parts
-    _, _, _, group = sizes
+    _, _, _, share, programs = sizes
     BLOCK_M: gl.constexpr = queries[0].shape[1]
     BLOCK_N: gl.constexpr = keys[0].shape[0] * 64
-    col, g, b = gl.program_id(0) * BLOCK_N, gl.program_id(1), gl.program_id(2)
+    col, g, b = gl.program_id(0) * BLOCK_N, gl.program_id(1) // programs, gl.program_id(2)
     first, _, _, last = _tiles(col, sizes, BLOCK_M, BLOCK_N, CAUSAL, WINDOW)
     if last > first:
         _fetch_keys(k_desc, b, g, col, keys)
         t = 0
-        for r in range(group):
-            h = g * group + r
+        for r in range(share):
+            h = gl.program_id(1) * share + r
             for m in range(first, last):
                 _fetch(q_desc, base_desc, b, h, m * BLOCK_M, queries, t)
                 if t == 0:
@@ -112,7 +115,7 @@ def _seen(
     S_LAYOUT: gl.constexpr,
 ) -> Any:
     """Which queries see which of the 64 keys from col: [64, BLOCK_M], as S^T lies."""
-    n_q, n_kv, window, _ = sizes
+    n_q, n_kv, window, _, _ = sizes
     cols = col + gl.arange(0, 64, gl.SliceLayout(1, S_LAYOUT))
     upper = row + n_kv - n_q + gl.arange(0, BLOCK_M, gl.SliceLayout(0, S_LAYOUT))  # the last key that a query sees
     seen = (cols < n_kv)[:, None]
@@ -132,7 +135,7 @@ def _step(
     """One tile of queries further; t counts tiles. Within bounds (lead, tail) a windowed tile needs no mask."""
     dk, dv, t = state
     lead, tail = bounds
-    sum_desc, keys, values, queries, gradients, scores, halves, sizes = parts
+    sum_desc, keys, values, queries, gradients, scores, halves, _, sizes = parts
     k_tile, _ = keys
     v_tile, _ = values
     q_tile, base_tile, q_full, q_empty = queries
@@ -196,11 +199,11 @@ def _step(
 @gluon_jit
 def _consume(
     parts: gl.tuple, dk_desc: gl.tensor, dv_desc: gl.tensor, scale: float, scale_log2: float, C: gl.constexpr,
-    CAUSAL: gl.constexpr, WINDOW: gl.constexpr, MASKED: gl.constexpr,
+    CAUSAL: gl.constexpr, WINDOW: gl.constexpr, MASKED: gl.constexpr, SHARED: gl.constexpr,
 ) -> None:
     """dK and dV of the C-th 64 keys."""
-    _, keys, values, queries, _, _, halves, sizes = parts
-    _, _, _, group = sizes
+    _, keys, values, queries, gradients, _, halves, done, sizes = parts
+    _, _, _, share, programs = sizes
     v_tile, v_full = values
     BLOCK_M: gl.constexpr = queries[0].shape[1]
     BLOCK_N: gl.constexpr = keys[0].shape[0] * 64
@@ -208,7 +211,7 @@ def _consume(
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_M, 16])
     D_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, BLOCK_D, 16])
     Q_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, halves.shape[2], 16])
-    col, g, b = gl.program_id(0) * BLOCK_N, gl.program_id(1), gl.program_id(2)
+    col, g, b = gl.program_id(0) * BLOCK_N, gl.program_id(1) // programs, gl.program_id(2)
     first, lead, tail, last = _tiles(col, sizes, BLOCK_M, BLOCK_N, CAUSAL, WINDOW)
     dk = gl.full([64, BLOCK_D], 0.0, gl.float32, D_LAYOUT)
     dv = gl.full([64, BLOCK_D], 0.0, gl.float32, D_LAYOUT)
@@ -217,8 +220,8 @@ def _consume(
         hopper.mbarrier.wait(v_full, 0)
         state = (dk, dv, 0)
         bounds = (lead, tail)
-        for r in range(group):
-            h = g * group + r
+        for r in range(share):
+            h = gl.program_id(1) * share + r
             if WINDOW:  # one loop, which asks at every tile: three would not find the registers
                 for m in range(first, last):
                     state = _step(state, b, h, m, col, bounds, parts, scale_log2, C, True, CAUSAL, True,
@@ -232,25 +235,42 @@ def _consume(
                     state = _step(state, b, h, m, col, bounds, parts, scale_log2, C, False, CAUSAL, False,
                                   S_LAYOUT, D_LAYOUT, Q_LAYOUT)
         dk, dv, _ = state
-    _leave(dv_desc, dv, v_tile.index(C), b, g, col + C * 64)  # where the 64 keys' V was, which no one else reads
-    _leave(dk_desc, dk * scale, v_tile.index(C), b, g, col + C * 64)
+    row = col + C * 64
+    if SHARED:  # float32 takes the room of a ring, once no one reads the rings
+        hopper.mbarrier.arrive(done)
+        hopper.mbarrier.wait(done, 0)
+        ring = queries[0]
+        if C == 1:
+            ring = gradients[0]
+        SUMS: gl.constexpr = gl.NVMMASharedLayout(dk_desc.layout.swizzle_byte_width, 32, rank=2)
+        place = ring._reinterpret(gl.float32, [BLOCK_M * queries[0].shape[0] // 128, 64, BLOCK_D], SUMS).index(0)
+        _leave(dv_desc, dv, place, b, g, row, True)
+        _leave(dk_desc, dk, place, b, g, row, True)
+    else:  # where the 64 keys' V was, which no one else reads
+        _leave(dv_desc, dv, v_tile.index(C), b, g, row, False)
+        _leave(dk_desc, dk * scale, v_tile.index(C), b, g, row, False)
 
 
 @gluon_jit
-def _leave(desc: gl.tensor, x: gl.tensor, place: gl.tensor, b: gl.tensor, g: gl.tensor, row: gl.tensor) -> None:
-    """Writes 64 rows by way of a place in shared memory, and waits until they have left it."""
+def _leave(
+    desc: gl.tensor, x: gl.tensor, place: gl.tensor, b: gl.tensor, g: gl.tensor, row: gl.tensor, ADD: gl.constexpr,
+) -> None:
+    """Writes, or adds, 64 rows by way of a place in shared memory, and waits until they have left it."""
     place.store(x.to(place.dtype))
     hopper.fence_async_shared()
-    hopper.tma.async_copy_shared_to_global(desc, [b, g, row, 0], place.reshape(desc.block_shape))
+    if ADD:
+        add_shared_to_global(desc, [b, g, row, 0], place.reshape(desc.block_shape))
+    else:
+        hopper.tma.async_copy_shared_to_global(desc, [b, g, row, 0], place.reshape(desc.block_shape))
     hopper.tma.store_wait(pendings=0)
 
 
 @partial(gluon_jit, do_not_specialize=LENGTHS)
 def _flash_hopper_backward(
     q_desc: gl.tensor, k_desc: gl.tensor, v_desc: gl.tensor, do_desc: gl.tensor, base_desc: gl.tensor, delta_desc: gl.tensor,
-    sum_desc: gl.tensor, dk_desc: gl.tensor, dv_desc: gl.tensor, n_q: int, n_kv: int, window: int, group: int, scale: float,
-    scale_log2: float, BLOCK_M: gl.constexpr, BLOCK_D: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr,
-    WINDOW: gl.constexpr, MASKED: gl.constexpr,
+    sum_desc: gl.tensor, dk_desc: gl.tensor, dv_desc: gl.tensor, n_q: int, n_kv: int, window: int, share: int, parts: int,
+    scale: float, scale_log2: float, BLOCK_M: gl.constexpr, BLOCK_D: gl.constexpr, STAGES: gl.constexpr, CAUSAL: gl.constexpr,
+    WINDOW: gl.constexpr, MASKED: gl.constexpr, SHARED: gl.constexpr,
 ) -> None:
     TILE: gl.constexpr = gl.NVMMASharedLayout(q_desc.layout.swizzle_byte_width, 16, rank=2)
     SCORES: gl.constexpr = gl.NVMMASharedLayout(128, 16, rank=2)
@@ -282,19 +302,21 @@ def _flash_hopper_backward(
         hopper.mbarrier.init(do_empty.index(i), count=2)
     for i in gl.static_range(2):
         hopper.mbarrier.init(ds_full.index(i), count=2)
+    done = gl.allocate_shared_memory(gl.int64, [1], BARRIER)
+    hopper.mbarrier.init(done, count=2)
     hopper.fence_async_shared()
 
-    sizes = (n_q, n_kv, window, group)
+    sizes = (n_q, n_kv, window, share, parts)
     keys = (k_tile, k_full)
     values = (v_tile, v_full)
     queries = (q_tile, base_tile, q_full, q_empty)
     gradients = (do_tile, delta_tile, do_full, do_empty)
     fetch = (q_desc, k_desc, v_desc, do_desc, base_desc, delta_desc, keys, values, queries, gradients, sizes)
-    walk = (sum_desc, keys, values, queries, gradients, (ds_tile, ds_full), halves, sizes)
+    walk = (sum_desc, keys, values, queries, gradients, (ds_tile, ds_full), halves, done, sizes)
     # Registers a thread: two consumers of 4 warps and 4 warps for the producer's one share the 65,536 of the SM.
     gl.warp_specialize([
-        (_consume, (walk, dk_desc, dv_desc, scale, scale_log2, 0, CAUSAL, WINDOW, MASKED)),
-        (_consume, (walk, dk_desc, dv_desc, scale, scale_log2, 1, CAUSAL, WINDOW, MASKED)),
+        (_consume, (walk, dk_desc, dv_desc, scale, scale_log2, 0, CAUSAL, WINDOW, MASKED, SHARED)),
+        (_consume, (walk, dk_desc, dv_desc, scale, scale_log2, 1, CAUSAL, WINDOW, MASKED, SHARED)),
         (_produce, (fetch, CAUSAL, WINDOW)),
     ], [4, 1], [240, 24])
 
@@ -304,21 +326,29 @@ def block_m(head_dim: int) -> int:
     return 2 * WARPGROUP_ROWS if block_d(head_dim) <= PANEL else WARPGROUP_ROWS
 
 
+def parts(workload: AttentionWorkload) -> int:
+    """Programs that share the query heads of a KV head, and sum dK and dV in HBM: as many as fill the device, no more."""
+    w = workload
+    alone = cdiv(w.keys, BLOCK_N) * w.kv_heads * w.batch
+    return next((n for n in range(1, w.group) if w.group % n == 0 and n * alone >= PROGRAMS), w.group)
+
+
 def _constants(workload: AttentionWorkload, config: Config) -> dict[str, Any]:
     w = workload
     return {
         "BLOCK_M": config["block_m"], "BLOCK_D": block_d(w.head_dim), "STAGES": config["stages"], "CAUSAL": w.causal,
-        "WINDOW": w.window > 0, "MASKED": w.causal or w.keys % BLOCK_N > 0,
+        "WINDOW": w.window > 0, "MASKED": w.causal or w.keys % BLOCK_N > 0, "SHARED": parts(w) > 1,
     }
 
 
 def _blocks(workload: AttentionWorkload, config: Config) -> dict[str, list[int]]:
     """The blocks in which the copy engine moves each operand."""
+    summed = " sum" if parts(workload) > 1 else ""
     bm, bd = config["block_m"], block_d(workload.head_dim)
     rows, half, numbers = [1, 1, bm, bd], [1, 1, WARPGROUP_ROWS, bd], [1, 1, bm]
     return {
         "Q": rows, "K": half, "V": half, "dO": rows, "base": numbers, "delta": numbers,
-        "dQ sum": [1, 1, WARPGROUP_ROWS, min(bd, PANEL)], "dK": half, "dV": half,
+        "dQ sum": [1, 1, WARPGROUP_ROWS, min(bd, PANEL)], f"dK{summed}": half, f"dV{summed}": half,
     }
 
 
@@ -336,9 +366,10 @@ def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Cal
     seen = tensors | {name: tensors[name][:, :, : w.seq] for name in ("base", "delta")}
     tiles = [descriptor(name, seen[name], block) for name, block in _blocks(w, config).items()]
     scale = w.head_dim**-0.5
-    numbers = (w.seq, w.keys, w.window, w.group, scale, scale * gradient_rows.LOG2E)
-    grid, options = (cdiv(w.keys, BLOCK_N), w.kv_heads, w.batch), _constants(w, config) | {"num_warps": 4}
-    before, after = gradient_rows.bind(w, tensors)
+    numbers = (w.seq, w.keys, w.window, w.group // parts(w), parts(w), scale, scale * gradient_rows.LOG2E)
+    grid = (cdiv(w.keys, BLOCK_N), w.kv_heads * parts(w), w.batch)
+    options = _constants(w, config) | {"num_warps": 4}
+    before, after = gradient_rows.bind(w, tensors, parts(w) > 1)
 
     def run() -> Tensors:
         before()
@@ -356,15 +387,15 @@ def compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilati
         return ()
     names = [name for name in _flash_hopper_backward.arg_names if name.endswith("_desc")]
     described_ = {
-        name: described("float32" if operand in ("base", "delta", "dQ sum") else w.dtype, block)
+        name: described("float32" if operand in ("base", "delta") or operand.endswith("sum") else w.dtype, block)
         for name, (operand, block) in zip(names, _blocks(w, config).items(), strict=True)
     }
     walk = Compilation(
         launch="flash_hopper_backward", kernel=_flash_hopper_backward, constants=_constants(w, config), warps=4,
         stages=config["stages"], signature=described_ | dict.fromkeys(LENGTHS, "i32") | {"scale": "fp32", "scale_log2": "fp32"},
     )
-    before, after = gradient_rows.compilations(w)
-    return before, walk, after, *flash.compilations(w, tuned.choose(TABLE, "flash", w))
+    before, after = gradient_rows.compilations(w, parts(w) > 1)
+    return *before, walk, *after, *flash.compilations(w, tuned.choose(TABLE, "flash", w))
 
 
 def reasons(workload: AttentionWorkload, config: Config) -> list[str]:
@@ -385,9 +416,19 @@ def sram_bytes(workload: AttentionWorkload, config: Config) -> int:
     return 2 * (2 * (bn + bm * stages) * bd + 2 * bm * bn) + 4 * bm * (bd + 2 * stages) + 1024
 
 
+def operands(workload: AttentionWorkload) -> tuple[Operand, ...]:
+    """key_walk's, with sums of dK and dV where programs share a KV head."""
+    return key_walk.operands(workload, parts(workload) > 1)
+
+
+def cost(workload: AttentionWorkload, config: Config) -> Cost:
+    """key_walk's closed form."""
+    return key_walk.cost(workload, config, parts(workload))
+
+
 def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
     """delta, the walk, dQ from its sum. The order is that of the data."""
     return key_walk.schedule(
         workload, config, kernel="flash_hopper", walk="flash_hopper_backward", warps=12, ring=config["stages"],
-        sum_in_sram=True, roles=("producer", "consumer"),
+        sum_in_sram=True, parts=parts(workload), roles=("producer", "consumer"),
     )

@@ -1,6 +1,7 @@
-"""The launches of a backward pass before and after its walk, a block of query rows a program.
+"""The launches of a backward pass before and after its walk, a block of rows a program.
 
-Before: delta = rowsum(dO O), and the float32 sum of dQ zeroed; after: dQ from that sum.
+Before: delta = rowsum(dO O), and the float32 sum of dQ zeroed; after: dQ from that sum. Where several programs share the query
+heads of a KV head, dK and dV have such sums too.
 """
 
 from __future__ import annotations
@@ -47,19 +48,29 @@ def _delta(
 
 
 @jit
-def _dq(
-    sum_ptr: tl.tensor, dq_ptr: tl.tensor, stride_qb: int, stride_qh: int, stride_qn: int, n_q: int, scale: float,
+def _zero(sum_ptr: tl.tensor, n: int, D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr) -> None:
+    """A sum [B, H, N, D], contiguous, before anything is added to it."""
+    rows = (tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
+    dims = tl.arange(0, BLOCK_D)
+    head = tl.program_id(2).to(tl.int64) * tl.num_programs(1) + tl.program_id(1)
+    zeros = tl.zeros([BLOCK_M, BLOCK_D], dtype=tl.float32)
+    tl.store(sum_ptr + (head * n + rows[:, None]) * D + dims[None, :], zeros, mask=(rows[:, None] < n) & (dims[None, :] < D))
+
+
+@jit
+def _rounded(
+    sum_ptr: tl.tensor, out_ptr: tl.tensor, stride_ob: int, stride_oh: int, stride_on: int, n: int, scale: float,
     D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_D: tl.constexpr,
 ) -> None:
-    """dQ = sum / sqrt(D), in its dtype."""
+    """sum * scale, in the dtype of the gradient."""
     h, b = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     rows = (tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)).to(tl.int64)
     dims = tl.arange(0, BLOCK_D)
-    inside = (rows[:, None] < n_q) & (dims[None, :] < D)
+    inside = (rows[:, None] < n) & (dims[None, :] < D)
     head = b * tl.num_programs(1) + h
-    total = tl.load(sum_ptr + (head * n_q + rows[:, None]) * D + dims[None, :], mask=inside, other=0.0)
-    dq_at = dq_ptr + b * stride_qb + h * stride_qh + rows[:, None] * stride_qn + dims[None, :]
-    tl.store(dq_at, (total * scale).to(dq_ptr.dtype.element_ty), mask=inside)
+    total = tl.load(sum_ptr + (head * n + rows[:, None]) * D + dims[None, :], mask=inside, other=0.0)
+    out_at = out_ptr + b * stride_ob + h * stride_oh + rows[:, None] * stride_on + dims[None, :]
+    tl.store(out_at, (total * scale).to(out_ptr.dtype.element_ty), mask=inside)
 
 
 def row_block(workload: AttentionWorkload) -> int:
@@ -71,32 +82,54 @@ def _constants(workload: AttentionWorkload) -> dict[str, Any]:
     return {"D": workload.head_dim, "BLOCK_M": row_block(workload), "BLOCK_D": block_d(workload.head_dim)}
 
 
-def bind(workload: AttentionWorkload, tensors: Tensors) -> tuple[Callable[[], None], Callable[[], None]]:
-    """(what goes before the walk, what goes after it) on these tensors, each to be launched by a call."""
-    w, constants = workload, _constants(workload)
-    o, do, dq, lse, base, delta, total = (tensors[name] for name in ("O", "dO", "dQ", "lse", "base", "delta", "dQ sum"))
-    blocks, options = (cdiv(w.seq, row_block(w)), w.heads, w.batch), constants | {"num_warps": WARPS}
+def _summed(workload: AttentionWorkload, shared: bool) -> dict[str, tuple[int, int, float]]:
+    """(heads, rows, the factor that it still lacks) of each gradient that is summed in HBM."""
+    w, scale = workload, workload.head_dim**-0.5
+    keys = {"dK": (w.kv_heads, w.keys, scale), "dV": (w.kv_heads, w.keys, 1.0)}
+    return {"dQ": (w.heads, w.seq, scale)} | (keys if shared else {})
+
+
+def bind(
+    workload: AttentionWorkload, tensors: Tensors, shared: bool = False,
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """(what goes before the walk, what goes after it) on these tensors, each to be launched by a call.
+
+    Args:
+        shared: whether dK and dV are summed in HBM.
+    """
+    w, block, options = workload, row_block(workload), _constants(workload) | {"num_warps": WARPS}
+    o, do, lse, base, delta, total = (tensors[name] for name in ("O", "dO", "lse", "base", "delta", "dQ sum"))
+    sums = [
+        (tensors[f"{name} sum"], tensors[name], (cdiv(n, block), heads, w.batch), n, scale)
+        for name, (heads, n, scale) in _summed(w, shared).items()
+    ]
 
     def before() -> None:
-        _delta[blocks](o, do, lse, base, delta, total, *o.stride()[:3], *do.stride()[:3], w.seq, base.stride(1), LOG2E,
-                       **options)
+        _delta[sums[0][2]](o, do, lse, base, delta, total, *o.stride()[:3], *do.stride()[:3], w.seq, base.stride(1), LOG2E,
+                           **options)
+        for found, _, grid, n, _ in sums[1:]:
+            _zero[grid](found, n, **options)
 
     def after() -> None:
-        _dq[blocks](total, dq, *dq.stride()[:3], w.seq, w.head_dim**-0.5, **options)
+        for found, out, grid, n, scale in sums:
+            _rounded[grid](found, out, *out.stride()[:3], n, scale, **options)
 
     return before, after
 
 
-def compilations(workload: AttentionWorkload) -> tuple[Compilation, ...]:
-    """Of delta and of dQ."""
-    found = {
-        "delta": (_delta, typed(workload, "o do", "lse base delta sum", "og", ("n_q", "n_row"), ("log2e",))),
-        "dQ": (_dq, typed(workload, "dq", "sum", "q", ("n_q",), ("scale",))),
-    }
-    return tuple(
-        Compilation(launch=name, kernel=kernel, constants=_constants(workload), warps=WARPS, stages=1,
-                    signature={n: signature[n] for n in kernel.arg_names if n in signature})
-        for name, (kernel, signature) in found.items()
+def compilations(workload: AttentionWorkload, shared: bool = False) -> tuple[list[Compilation], list[Compilation]]:
+    """Of what goes before the walk and of what goes after it."""
+    names = list(_summed(workload, shared))
+    zero, rounded = typed(workload, "", "sum", "", ("n",), ()), typed(workload, "out", "sum", "o", ("n",), ("scale",))
+    delta = typed(workload, "o do", "lse base delta sum", "og", ("n_q", "n_row"), ("log2e",))
+
+    def one(name: str, kernel: Any, signature: dict[str, str]) -> Compilation:
+        ordered = {n: signature[n] for n in kernel.arg_names if n in signature}
+        return Compilation(launch=name, kernel=kernel, constants=_constants(workload), warps=WARPS, stages=1, signature=ordered)
+
+    return (
+        [one("delta", _delta, delta), *(one(f"{name} = 0", _zero, zero) for name in names[1:])],
+        [one(name, _rounded, rounded) for name in names],
     )
 
 
@@ -119,8 +152,8 @@ def _launched(config: Config, name: str, title: str, grid: tuple[Axis, ...], slo
     )
 
 
-def _grid(workload: AttentionWorkload) -> tuple[Axis, ...]:
-    return (Axis("m", cdiv(workload.seq, row_block(workload))), Axis("h", workload.heads), Axis("b", workload.batch))
+def _grid(workload: AttentionWorkload, heads: int, n: int) -> tuple[Axis, ...]:
+    return (Axis("m", cdiv(n, row_block(workload))), Axis("h", heads), Axis("b", workload.batch))
 
 
 def row_ops(workload: AttentionWorkload, bm: int, head: Expr) -> Callable[..., TileOp]:
@@ -138,13 +171,25 @@ def row_ops(workload: AttentionWorkload, bm: int, head: Expr) -> Callable[..., T
     return move
 
 
-def delta_launch(workload: AttentionWorkload, config: Config) -> Launch:
+def launches(
+    workload: AttentionWorkload, config: Config, shared: bool = False,
+) -> tuple[tuple[Launch, ...], tuple[Launch, ...]]:
+    """What goes before the walk and what goes after it, as schedules."""
+    sums = _summed(workload, shared)
+    zeroed = (_zero_launch(workload, config, name, *sums[name][:2]) for name in sums if name != "dQ")
+    return (
+        (_delta_launch(workload, config), *zeroed),
+        tuple(_rounded_launch(workload, config, name, *found) for name, found in sums.items()),
+    )
+
+
+def _delta_launch(workload: AttentionWorkload, config: Config) -> Launch:
     w, bm, bd = workload, row_block(workload), block_d(workload.head_dim)
     move = row_ops(w, bm, var("h"))
     tile: dict[str, Any] = {"shape": (bm, bd), "itemsize": w.itemsize, "place": "registers"}
     numbers: dict[str, Any] = {"shape": (bm,), "itemsize": 4, "place": "registers"}
     return _launched(
-        config, "delta", "delta = rowsum(dO O)", _grid(w),
+        config, "delta", "delta = rowsum(dO O)", _grid(w, w.heads, w.seq),
         (*(Slot(name=name, operand=name, **tile) for name in ("O", "dO")),
          *(Slot(name=name, operand=name, **numbers) for name in ("lse", "base", "delta")),
          Slot(name="0", shape=(1, 1), itemsize=4, place="registers")),
@@ -158,14 +203,23 @@ def delta_launch(workload: AttentionWorkload, config: Config) -> Launch:
     )
 
 
-def dq_launch(workload: AttentionWorkload, config: Config) -> Launch:
-    w, bm, bd = workload, row_block(workload), block_d(workload.head_dim)
-    move = row_ops(w, bm, var("h"))
+def _zero_launch(workload: AttentionWorkload, config: Config, name: str, heads: int, n: int) -> Launch:
+    move = row_ops(workload, row_block(workload), var("h"))
     return _launched(
-        config, "dQ", "dQ = sum / √D", _grid(w),
-        (Slot(name="dQ", shape=(bm, bd), itemsize=4, place="registers", operand="dQ"),),
-        (move("load", "dQ sum", "dQ"),
-         TileOp(kind="compute", title="dQ = sum / √D", fn="scaled", reads=("dQ",), writes=("dQ",),
-                args={"scale": w.head_dim**-0.5}, vector_flops=bm * bd),
-         move("store", "dQ")),
+        config, f"{name} = 0", f"{name}'s sum = 0", _grid(workload, heads, n),
+        (Slot(name="0", shape=(1, 1), itemsize=4, place="registers"),),
+        (TileOp(kind="compute", title=f"{name}'s sum = 0", fn="start_o", writes=("0",)), move("store", f"{name} sum", "0")),
+    )
+
+
+def _rounded_launch(workload: AttentionWorkload, config: Config, name: str, heads: int, n: int, scale: float) -> Launch:
+    bm, bd = row_block(workload), block_d(workload.head_dim)
+    move, title = row_ops(workload, bm, var("h")), f"{name} = sum" + (" / √D" if scale != 1 else "")
+    return _launched(
+        config, name, title, _grid(workload, heads, n),
+        (Slot(name=name, shape=(bm, bd), itemsize=4, place="registers", operand=name),),
+        (move("load", f"{name} sum", name),
+         TileOp(kind="compute", title=title, fn="scaled", reads=(name,), writes=(name,), args={"scale": scale},
+                vector_flops=bm * bd),
+         move("store", name)),
     )

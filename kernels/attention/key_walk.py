@@ -6,7 +6,7 @@ launches: delta, the walk, dQ from its sum.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -32,12 +32,16 @@ from kernels.jit import block_d, cdiv
 ALIGNED_ROWS = 4  # float32 numbers in the 16 bytes of which TMA's strides are multiples
 
 
-def operands(workload: AttentionWorkload) -> tuple[Operand, ...]:
+def operands(workload: AttentionWorkload, shared: bool = False) -> tuple[Operand, ...]:
     """Beside Q, K, V, dO and the gradients: O and lse, saved by the forward pass; base, delta and dQ's sum, float32.
 
     Rows of base and delta [B, H_q, N_q] lie in HBM at multiples of 16 bytes, as TMA wants them.
+
+    Args:
+        shared: whether several programs share the query heads of a KV head, and add to sums of dK and dV too.
     """
     w = workload
+    sums = {"dQ sum": (w.heads, w.seq)} | (dict.fromkeys(("dK sum", "dV sum"), (w.kv_heads, w.keys)) if shared else {})
     query, row = (w.batch, w.heads, w.seq, w.head_dim), (w.batch, w.heads, w.seq)
     aligned = (w.batch, w.heads, cdiv(w.seq, ALIGNED_ROWS) * ALIGNED_ROWS)
     return (
@@ -45,7 +49,7 @@ def operands(workload: AttentionWorkload) -> tuple[Operand, ...]:
         Operand(name="lse", shape=row, itemsize=4, role="saved"),
         Operand(name="base", shape=aligned, itemsize=4, role="scratch"),
         Operand(name="delta", shape=aligned, itemsize=4, role="scratch"),
-        Operand(name="dQ sum", shape=query, itemsize=4, role="scratch"),
+        *(Operand(name=name, shape=(w.batch, *lines, w.head_dim), itemsize=4, role="scratch") for name, lines in sums.items()),
     )
 
 
@@ -72,8 +76,12 @@ def _tile_range(workload: AttentionWorkload, config: Config) -> tuple[np.ndarray
     return first, np.clip(-(-(col + bn - 1 - shift + w.window) // bm), 0, tiles)
 
 
-def cost(workload: AttentionWorkload, config: Config) -> Cost:
-    """Closed form over the blocks of keys: tiles of queries visited, and the rows they span."""
+def cost(workload: AttentionWorkload, config: Config, parts: int = 1) -> Cost:
+    """Closed form over the blocks of keys: tiles of queries visited, and the rows they span.
+
+    Args:
+        parts: programs that share the query heads of a KV head.
+    """
     w, bm, bn, bd = workload, config["block_m"], config["block_n"], block_d(workload.head_dim)
     first, last = _tile_range(w, config)
     heads, key_heads = w.batch * w.heads, w.batch * w.kv_heads
@@ -84,12 +92,14 @@ def cost(workload: AttentionWorkload, config: Config) -> Cost:
     visited = np.where(last > first)[0]
     union = heads * int(min(last[visited].max() * bm, w.seq) - first[visited].min() * bm) if len(visited) else 0
     rows, row_bytes, sum_bytes = heads * w.seq, w.head_dim * w.itemsize, 4 * w.head_dim
-    keys = key_heads * w.keys * row_bytes
+    keys, key_sums, shared = key_heads * w.keys * row_bytes, key_heads * w.keys * sum_bytes, parts > 1
+    rounded = cdiv(w.keys, block) * block * key_heads * 2 * bd if shared else key_heads * len(first) * bn * bd
 
-    def traffic(walked: int) -> dict[str, Traffic]:
-        """Of all operands, where the walk reads so many rows."""
-        return {
-            "Q": Traffic(walked * row_bytes, 0), "K": Traffic(keys, 0), "V": Traffic(keys, 0),
+    def traffic(walked: int, times: int) -> dict[str, Traffic]:
+        """Of all operands, where the walk reads so many rows, and reads keys and adds to their sums so many times."""
+        sums = dict.fromkeys(("dK sum", "dV sum"), Traffic(key_sums, (1 + times) * key_sums)) if shared else {}
+        return sums | {
+            "Q": Traffic(walked * row_bytes, 0), "K": Traffic(times * keys, 0), "V": Traffic(times * keys, 0),
             "dO": Traffic((walked + rows) * row_bytes, 0), "O": Traffic(rows * row_bytes, 0), "lse": Traffic(4 * rows, 0),
             "base": Traffic(4 * walked, 4 * rows), "delta": Traffic(4 * walked, 4 * rows),
             "dQ sum": Traffic(rows * sum_bytes, (walked + rows) * sum_bytes),
@@ -98,14 +108,14 @@ def cost(workload: AttentionWorkload, config: Config) -> Cost:
 
     return Cost(
         nominal_flops=w.nominal_flops, flops=tiles * 10 * bm * bn * bd,
-        vector_flops=tiles * 4 * bm * bn + row_wise * (3 * bd + 1) + key_heads * len(first) * bn * bd,
-        exps=tiles * bm * bn, hbm=traffic(union), tile=traffic(spanned),
+        vector_flops=tiles * 4 * bm * bn + row_wise * (3 * bd + 1) + rounded,
+        exps=tiles * bm * bn, hbm=traffic(union, 1), tile=traffic(spanned, parts),
     )
 
 
 def schedule(
     workload: AttentionWorkload, config: Config, *, kernel: str, walk: str, warps: int, ring: int, sum_in_sram: bool = False,
-    roles: tuple[str, str] = ("", ""),
+    parts: int = 1, roles: tuple[str, str] = ("", ""),
 ) -> Schedule:
     """delta, the walk of each block of keys over its queries, and dQ from its sum.
 
@@ -113,36 +123,44 @@ def schedule(
         kernel, walk: names of the kernel and of its launch that walks.
         ring: copies of Q, dO, base and delta, so that loads run one less ahead.
         sum_in_sram: whether what is added to dQ's sum leaves from shared memory.
+        parts: programs that share the query heads of a KV head, and add to sums of dK and dV.
         roles: of the warps that load and of those that compute.
     """
     w, bn, bd, (loader, computer) = workload, config["block_n"], block_d(workload.head_dim), roles
     first, last = ranges(w, config)
-    at, compiled = (var("b"), var("g"), var("n") * bn, const(0)), config.resources.get(walk)
+    at, compiled = (var("b"), var("g") // parts, var("n") * bn, const(0)), config.resources.get(walk)
+    share, shared = w.group // parts, parts > 1
+    before, after = gradient_rows.launches(w, config, shared)
 
-    def keys(kind: Literal["load", "store"], operand: str) -> TileOp:
-        here: dict[str, Any] = {"writes" if kind == "load" else "reads": (operand,)}
-        return TileOp(kind=kind, title=f"{kind} {operand}", operand=operand, at=at, tile=(1, 1, bn, bd),
-                      warp_role=loader if kind == "load" else computer, **here)
+    def load(name: str) -> TileOp:
+        return TileOp(kind="load", title=f"load {name}", operand=name, at=at, tile=(1, 1, bn, bd), writes=(name,),
+                      warp_role=loader)
+
+    def store(name: str) -> TileOp:
+        where: dict[str, Any] = {"title": f"store {name}", "operand": name}
+        if shared:
+            where = {"title": f"add {name} to its sum", "operand": f"{name} sum", "mode": "add"}
+        return TileOp(kind="store", at=at, tile=(1, 1, bn, bd), reads=(name,), warp_role=computer, **where)
+
+    scaled = TileOp(kind="compute", title="dK = dK / √D", fn="scaled", reads=("dK",), writes=("dK",), warp_role=computer,
+                    args={"scale": w.head_dim**-0.5}, vector_flops=bn * bd)
 
     launch = Launch(
         name=walk, title="dK and dV by blocks of keys", warps=warps,
-        grid=(Axis("n", cdiv(w.keys, bn)), Axis("g", w.kv_heads), Axis("b", w.batch)),
+        grid=(Axis("n", cdiv(w.keys, bn)), Axis("g", w.kv_heads * parts), Axis("b", w.batch)),
         slots=_slots(w, config, ring, sum_in_sram),
         body=(
-            keys("load", "K"), keys("load", "V"),
+            load("K"), load("V"),
             TileOp(kind="compute", title="dK = 0, dV = 0", fn="start_gradients", reads=("K", "V"),
                    writes=("K", "V", "dK", "dV"), warp_role=computer),
-            Loop(var="r", last=const(w.group), body=(
-                Loop(var="m", first=first, last=last, body=_tile_ops(w, config, ring, roles)),)),
-            TileOp(kind="compute", title="dK = dK / √D", fn="scaled", reads=("dK",), writes=("dK",), warp_role=computer,
-                   args={"scale": w.head_dim**-0.5}, vector_flops=bn * bd),
-            keys("store", "dK"), keys("store", "dV"),
+            Loop(var="r", last=const(share), body=(
+                Loop(var="m", first=first, last=last, body=_tile_ops(w, config, ring, roles, var("g") * share + var("r"))),)),
+            *(() if shared else (scaled,)), store("dK"), store("dV"),
         ),
         sram_bytes=compiled.sram_bytes if compiled else None, registers=compiled.registers if compiled else None,
     )
     return Schedule(
-        kernel=kernel, operands=(*operands(w), *row_walk.unwritten(w)),
-        launches=(gradient_rows.delta_launch(w, config), launch, gradient_rows.dq_launch(w, config)),
+        kernel=kernel, operands=(*operands(w, shared), *row_walk.unwritten(w)), launches=(*before, launch, *after),
     )
 
 
@@ -165,9 +183,12 @@ def _slots(workload: AttentionWorkload, config: Config, ring: int, sum_in_sram: 
     )
 
 
-def _tile_ops(workload: AttentionWorkload, config: Config, ring: int, roles: tuple[str, str]) -> tuple[TileOp, ...]:
+def _tile_ops(
+    workload: AttentionWorkload, config: Config, ring: int, roles: tuple[str, str], head: Expr,
+) -> tuple[TileOp, ...]:
+    """One tile of queries of a query head."""
     w, bm, bn, bd, (loader, computer) = workload, config["block_m"], config["block_n"], block_d(workload.head_dim), roles
-    move = gradient_rows.row_ops(w, bm, var("g") * w.group + var("r"))
+    move = gradient_rows.row_ops(w, bm, head)
     mask: dict[str, Expr | float] = {
         "row": var("m") * bm, "col": var("n") * bn, "shift": w.keys - w.seq, "causal": int(w.causal), "window": w.window,
     }

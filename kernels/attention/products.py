@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, torch.Tensor]
 
-WALK = 8  # tiles of keys that a program of the scores walks over: Q is read little, and short rows still fill the device
+WALK = 32  # tiles of keys that a program of the scores walks over: Q is read little, and the grid still fills the device
 
 
 @jit

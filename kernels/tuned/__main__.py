@@ -19,19 +19,21 @@ from kernels.jit import compile_for, triton
 from kernels.tuned import BACKWARD, CPU, Recorded, choose, recorded, tables
 
 HEAD_DIMS = (32, 64, 96, 128, 192, 256)
+HEADS = 8  # all of them with a KV head of their own, and with one for all
 ROW_LENGTHS = (128, 256, 512, 1000, 1024, 2048, 4096, 8192, 16384)  # keys: of whole rows, tables and ragged ends
 
 
 def variants(table: str, kernels: Container[str] | None = None) -> Iterator[Compilation]:
-    """Every compilation that a table (or some kernels of it) stands for, each once: head dims, masks, row lengths."""
+    """Every compilation that a table (or some kernels of it) stands for, each once: head dims, masks, row
+    lengths, shared KV heads."""
     seen: set[str] = set()
     chosen = [kernel for kernel in tables()[table].kernels if kernels is None or kernel in kernels]
     dtypes: tuple[DType, ...] = ("bfloat16", "float32")
     masks: tuple[dict[str, int], ...] = ({"causal": False}, {"causal": True}, {"causal": True, "window": 256})
-    for rows, dtype, head_dim, keys, mask in product(chosen, dtypes, HEAD_DIMS, ROW_LENGTHS, masks):
+    for rows, dtype, head_dim, keys, mask, kv_heads in product(chosen, dtypes, HEAD_DIMS, ROW_LENGTHS, masks, (HEADS, 1)):
         kernel, direction = rows.removesuffix(BACKWARD), "backward" if rows.endswith(BACKWARD) else "forward"
-        shape = AttentionWorkload(
-            head_dim=head_dim, dtype=dtype, seq=keys, pass_=direction, **mask)  # type: ignore[arg-type]
+        shape = AttentionWorkload(heads=HEADS, kv_heads=kv_heads, head_dim=head_dim, dtype=dtype, seq=keys,
+                                  pass_=direction, **mask)  # type: ignore[arg-type]
         if dtype not in catalog()[kernel].info.dtypes:
             continue
         for compilation in catalog()[kernel].compilations(shape, choose(table, kernel, shape)):
