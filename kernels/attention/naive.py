@@ -154,6 +154,6 @@ KERNELS = (
         ),
         operands=products.operands, inputs=reference.inputs, reference=reference.reference, launch=launch,
         configure=configure, constraints=constraints, cost=cost, schedule=schedule, compilations=compilations,
-        tolerance=reference.tolerance,
+        tolerance=products.tolerance,
     ),
 )
