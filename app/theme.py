@@ -77,8 +77,8 @@ class Theme:
         return QColor(self.tokens.series[index % len(self.tokens.series)])
 
     def operand(self, name: str) -> QColor:
-        """The hue of an operand, dQ as Q; muted where it has none."""
-        return QColor(self.tokens.operand.get(name.removeprefix("d"), self.tokens.role["muted"]))
+        """The hue of an operand, dQ and its sum as Q; muted where it has none."""
+        return QColor(self.tokens.operand.get(name.removeprefix("d").removesuffix(" sum"), self.tokens.role["muted"]))
 
     def dash(self, index: int, provenance: Provenance = "measured") -> list[float]:
         """The dash pattern of a kernel's line, empty where solid; what was not measured never looks measured."""

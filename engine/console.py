@@ -40,6 +40,12 @@ def measuring() -> Iterator[None]:
             raise BadInput(f"{error}. {error.remedy}") from error
 
 
+def patience(device: Device) -> None:
+    """Says on stderr what a bench asks of a CPU."""
+    if device.kind == "cpu":
+        click.echo("on a CPU a kernel takes minutes for a row of 16,384 tokens: cut with --only, or stop with Ctrl+C", err=True)
+
+
 def device_of(wanted: str | None, found: tuple[Device, ...]) -> Device:
     """The device of that id; without one the first GPU, else the CPU. Raises: BadInput."""
     from engine.planner import find_device

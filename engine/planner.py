@@ -69,6 +69,7 @@ def configured(spec: KernelSpec, workload: Workload, device: Device, params: Map
             raise PlanError(f"{spec.info.title} has no parameter {name!r}: {has}")
         if value not in known[name].choices:
             raise PlanError(f"{name} of {spec.info.title} cannot be {value}: choose {_listed(map(str, known[name].choices))}")
+    params = {name: value for name, value in params.items() if workload.pass_ in known[name].passes}
     config = spec.configure(workload, device)
     if all(config.params.get(name) == value for name, value in params.items()):
         return config

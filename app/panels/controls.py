@@ -116,7 +116,8 @@ class Controls(QWidget):
         if self.presets.currentIndex() not in same:  # two models may have one shape
             self.presets.setCurrentIndex(same[0] if same else 0)
         if self._hello:
-            self.parameters.show_for([info for info in self._hello.kernels if info.id in choice.kernels], choice.params)
+            self.parameters.show_for([info for info in self._hello.kernels if info.id in choice.kernels], choice.params,
+                                     choice.workload.pass_)
 
     def update_from(self, snapshot: Snapshot) -> None:
         """What the choice costs, what is refused, and where on the slider a kernel stops fitting."""

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from PySide6.QtCore import Qt, Signal, Slot
 from PySide6.QtWidgets import QComboBox, QGridLayout, QLabel, QToolButton, QVBoxLayout, QWidget
 
-from engine.protocol import KernelInfo
+from kernels.contract import KernelInfo, Param
+from kernels.contract.workload import Pass
 
 AUTO = "auto"
 
@@ -20,7 +21,6 @@ class Parameters(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.boxes: dict[tuple[str, str], QComboBox] = {}
-        self._kernels: tuple[str, ...] = ()
         self._values: dict[str, dict[str, int]] = {}
         self.header, self._body = QToolButton(), QWidget()
         self.header.setText("Kernel parameters")
@@ -35,30 +35,33 @@ class Parameters(QWidget):
         self._column.addWidget(self.header)
         self._column.addWidget(self._body)
 
-    def show_for(self, kernels: Sequence[KernelInfo], values: Mapping[str, dict[str, int]]) -> None:
-        """The rows of these kernels, with what was set."""
+    def show_for(self, kernels: Sequence[KernelInfo], values: Mapping[str, dict[str, int]], pass_: Pass) -> None:
+        """The rows of these kernels that mean something in a pass, with what was set."""
         self._values = {kernel: dict(set_) for kernel, set_ in values.items()}
-        names = tuple(info.id for info in kernels if info.params)
-        if names != self._kernels:
-            self._kernels = names
-            self._build([info for info in kernels if info.params])
+        shown = {info.id: [param for param in info.params if pass_ in param.passes] for info in kernels}
+        names = tuple((kernel, param.name) for kernel, params in shown.items() for param in params)
+        if names != tuple(self.boxes):
+            self._build([info for info in kernels if shown[info.id]], shown)
         for (kernel, name), box in self.boxes.items():
             box.blockSignals(True)
             box.setCurrentText(str(self._values.get(kernel, {}).get(name, AUTO)))
             box.blockSignals(False)
-        count = sum(len(set_) for kernel, set_ in self._values.items() if kernel in names)
+        count = sum(name in self._values.get(kernel, {}) for kernel, name in names)
         self.header.setText(f"Kernel parameters ({count} set)" if count else "Kernel parameters")
         self.setVisible(bool(names))
 
     def values(self) -> dict[str, dict[str, int]]:
-        """kernel -> parameter -> value, where one is set; those of kernels not shown are kept."""
-        found = {kernel: set_ for kernel, set_ in self._values.items() if kernel not in self._kernels}
+        """kernel -> parameter -> value, where one is set; those that are not shown are kept."""
+        found: dict[str, dict[str, int]] = {}
+        for kernel, set_ in self._values.items():
+            if kept := {name: value for name, value in set_.items() if (kernel, name) not in self.boxes}:
+                found[kernel] = kept
         for (kernel, name), box in self.boxes.items():
             if box.currentText() != AUTO:
                 found.setdefault(kernel, {})[name] = int(box.currentText())
         return found
 
-    def _build(self, kernels: Sequence[KernelInfo]) -> None:
+    def _build(self, kernels: Sequence[KernelInfo], shown: Mapping[str, Sequence[Param]]) -> None:
         body = QWidget()
         rows = QGridLayout(body)
         rows.setContentsMargins(12, 0, 0, 0)
@@ -69,7 +72,7 @@ class Parameters(QWidget):
             title = QLabel(info.title)
             title.setProperty("role", "muted")
             rows.addWidget(title, rows.rowCount(), 0, 1, 2)
-            for param in info.params:
+            for param in shown[info.id]:
                 box = QComboBox()
                 box.addItems([AUTO, *(str(value) for value in param.choices)])
                 box.setAccessibleName(f"{info.title}: {param.title}")

@@ -14,6 +14,7 @@ from app.tiles.paint import CENTRE, LEFT, RIGHT, advance, outline, words
 from app.tiles.view import View
 
 BESIDE = 6.0        # between a slot's name and what lies in it
+UNNAMED = 8.0       # the width of a slot that has no room for a word
 
 
 def paint_room(painter: QPainter, layout: Layout, theme: Theme, view: View, hide: str = "") -> None:
@@ -54,8 +55,10 @@ def slot_boxes(layout: Layout, theme: Theme, view: View) -> dict[str, QRectF]:
 
 
 def _least(theme: Theme, view: View, held: Held, tight: bool) -> float:
-    """A width for the longest label that a slot may get in this launch."""
+    """A width for the longest label that a slot may get in this launch; where it is tight, rows of numbers go without."""
     slot, label = held.slot, held.name
+    if tight and len(slot.shape) == 1:
+        return UNNAMED
     if slot.operand:
         rows, columns = matrix_shape(view.operand(slot.operand))
         label = f"{slot.operand}[{max(rows // slot.shape[0] - 1, 0)}"
@@ -96,6 +99,8 @@ def _paint_slot(painter: QPainter, theme: Theme, box: QRectF, held: Held, arrivi
         painter.fillRect(box, colour)
     outline(painter, box, theme["text"] if held.read or held.written else colour if full else theme["edge"],
             2.0 if held.written else 1.0, dashed=not full)
+    if box.width() < 2 * UNNAMED:
+        return
     ink = on(theme, colour) if full else theme["muted"]
     inner = box.adjusted(1, 0, -1, 0)
     painter.setFont(theme.sans(semibold=advance(theme.sans(semibold=True), held.label) <= inner.width()))
@@ -118,4 +123,6 @@ def _paint_step(painter: QPainter, layout: Layout, theme: Theme, view: View) -> 
     width = words(painter, line, LEFT, theme["muted"], count)
     if view.focus.step is not None:
         painter.setFont(theme.sans(semibold=True))
-        words(painter, line.adjusted(width + PAD, 0, 0, 0), LEFT, theme["text"], view.focus.step.op.title)
+        op = view.focus.step.op
+        title = f"{op.warp_role}: {op.title}" if op.warp_role else op.title
+        words(painter, line.adjusted(width + PAD, 0, 0, 0), LEFT, theme["text"], title, op.title)

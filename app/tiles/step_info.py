@@ -34,11 +34,16 @@ def describe(view: View) -> StepInfo:
     if step is None:
         said.append("Nothing has moved yet.")
     else:
-        said += [f"{step.op.title}.", *_moves(view), *_slots(view), *_work(view)]
+        said += [f"{step.op.title}{_by(step.op.warp_role)}.", *_moves(view), *_slots(view), *_work(view)]
     return StepInfo(
         view.track.schedule.kernel, launch.name, f"{number} of {fmt.count(launch.programs)}", place.done, place.steps,
         f"Program {number} · step {fmt.count(place.done)} of {fmt.count(place.steps)}", tuple(said),
     )
+
+
+def _by(role: str) -> str:
+    """Which of a program's warps do a step, where they have roles."""
+    return {"": "", "producer": ", by the producer warp"}.get(role, f", by the {role} warpgroups")
 
 
 def _moves(view: View) -> Iterable[str]:

@@ -21,7 +21,7 @@ from app.tiles.view import View, view_of
 from engine.protocol import KernelPlan
 from kernels.contract import Device, Workload
 
-EMPTY = "The tiles appear when the engine has planned a run."
+EMPTY = "The tiles appear once a kernel is planned that this device can run."
 SCENES = 2
 TRAVEL_S = 0.35         # at most
 
@@ -300,7 +300,8 @@ def _note(plans: list[KernelPlan], drawn: list[KernelPlan], titles: Mapping[str,
     said = []
     if opaque:
         said.append(f"{', '.join(opaque)}: opaque, no schedule is known and no tiles are drawn.")
-    said += [f"{named[kernel]}: a program takes {fmt.count(steps[kernel])} steps, too many to play." for kernel in endless]
+    said += [f"{named[kernel]}: a program takes {fmt.count(steps[kernel])} steps and "
+             f"{fmt.count(MOST_STEPS)} can be played: a shorter row can." for kernel in endless]
     if more:
         said.append(f"{', '.join(more)}: not drawn, the stage holds two kernels.")
     return " ".join(said)

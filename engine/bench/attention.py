@@ -6,6 +6,7 @@ all alike. The L2 is warm: each launch finds what the one before left there. Imp
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import geometric_mean
 
@@ -142,6 +143,12 @@ def table(results: Sequence[Result]) -> str:
     lines = ["| row | " + " | ".join(kernels) + " | ours / best peer | of ceiling |", "|---" * (len(kernels) + 3) + "|"]
     lines += [_line(result, kernels) for result in results]
     return "\n".join([*lines, "", *_means(results)])
+
+
+def refusals(results: Sequence[Result]) -> list[str]:
+    """Why kernels have no speed: each reason once, with the number of rows that it holds for."""
+    said = Counter(f"{entry.kernel}: {entry.refused}" for result in results for entry in result.entries if entry.refused)
+    return [f"{reason} ({count} of {len(results)} rows)" for reason, count in said.items()]
 
 
 def _line(result: Result, kernels: Sequence[str]) -> str:

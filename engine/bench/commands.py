@@ -9,7 +9,7 @@ import click
 
 from engine.bench.tool_commands import hardware_bytes, sanitize
 from engine.bench.tune_command import OWN_TABLE, tune_attention
-from engine.console import as_json, device_of, kernels_of, measuring, on_device, print_json
+from engine.console import as_json, device_of, kernels_of, measuring, on_device, patience, print_json
 from engine.options import BadInput, params_from
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def attention(
     specs = kernels_of(names, known)
     params = params_from({"settings": settings}, [spec.info for spec in specs])
     kept = Record(record, attention_.Result)
+    patience(where)
     done = {result.row for result in kept.results}
     with measuring():
         for result in attention_.run([row for row in _rows(only) if row.id not in done], specs, where, seconds, params):
@@ -70,6 +71,8 @@ def attention(
         print_json(kept.results)
     else:
         click.echo(attention_.table(kept.results))
+    for reason in attention_.refusals(kept.results):
+        click.echo(reason, err=True)
     return 1 if any(entry.check and not entry.check.ok for result in kept.results for entry in result.entries) else 0
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from engine.bench.record import Record
-from engine.console import measuring, print_json
+from engine.console import measuring, patience, print_json
 from engine.options import BadInput
 from kernels.contract import Device, KernelSpec
 from kernels.tuned import table_for, tables
@@ -43,6 +43,7 @@ def tune_attention(
     kept = Record(record, tuning.Tuning)
     if other := next((one.device for one in kept.results if one.device != where.name), None):
         raise BadInput(f"{record} was measured on {other}, and this is {where.name}: name a new file")
+    patience(where)
     done = {one.cell for one in kept.results}
     left = {cell: rows for cell, rows in cells.items() if cell not in done}
     with measuring():

@@ -141,7 +141,9 @@ def _refused_unless_it_runs(library: Library, call: Callable[[], Tensors]) -> Te
 
 def constraints(library: Library, workload: AttentionWorkload, config: Config, device: Device) -> list[str]:  # noqa: ARG001
     """What it does not do, known without importing it."""
-    reasons = [*peer.on_gpu_alone(device, library.title), *_missing(library)]
+    if elsewhere := peer.on_gpu_alone(device, library.title):
+        return elsewhere
+    reasons = _missing(library)
     if workload.itemsize != 2:
         reasons.append(f"{library.title} takes float16 and bfloat16 only")
     major = device.capability[0] if device.capability else 0

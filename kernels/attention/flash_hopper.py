@@ -451,9 +451,8 @@ def constraints(workload: AttentionWorkload, config: Config, device: Device) -> 
     """What cannot be launched: another architecture, float32, blocks or head dims that the pass does not take, tiles that
     do not fit the SM."""
     back = workload.pass_ == "backward"
-    if device.kind == "cpu":
-        return []
-    if reasons := elsewhere(workload, device) or (flash_hopper_backward.reasons(workload, config) if back else []):
+    reasons = elsewhere(workload, device) or (flash_hopper_backward.reasons(workload, config) if back else [])
+    if reasons or device.kind == "cpu":
         return reasons
     known = replace(device, sram_bytes_per_block=device.sram_bytes_per_block or SRAM_BYTES)
     need = flash_hopper_backward.sram_bytes if back else _sram_bytes
@@ -544,7 +543,8 @@ KERNELS = (
                 Param(name="block_m", title="Block of queries", choices=(64, 128, 192), unit="rows"),
                 Param(name="block_n", title="Block of keys", choices=(64, 128), unit="rows"),
                 Param(name="stages", title="Stages", choices=(2, 3, 4), help="depth of the rings of K and V"),
-                Param(name="pingpong", title="Turns", choices=(0, 1), help="1: warpgroups multiply one after the other"),
+                Param(name="pingpong", title="Ping-pong", choices=(0, 1), passes=("forward",),
+                      help="1: warpgroups multiply in turns, one's products beside the other's softmax"),
             ),
         ),
         operands=of_pass(reference.operands, flash_hopper_backward.operands), inputs=reference.inputs,

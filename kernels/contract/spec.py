@@ -24,13 +24,17 @@ class Refusal(ValueError):
 
 
 class Param(Struct, frozen=True, kw_only=True):
-    """A parameter of a kernel that a user may set; left alone, the kernel's table chooses."""
+    """A parameter of a kernel that a user may set; left alone, the kernel's table chooses.
+
+    `passes`: in which it means something.
+    """
 
     name: str
     title: str
     choices: tuple[int, ...]
     unit: str = ""
     help: str = ""
+    passes: tuple[Literal["forward", "backward"], ...] = ("forward", "backward")
 
 
 class Resources(Struct, frozen=True):

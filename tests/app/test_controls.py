@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from PySide6.QtCore import QPoint, Qt
 from PySide6.QtTest import QTest
@@ -14,6 +15,7 @@ from app.panels.fields import IntControl
 from app.store import Store
 from app.theme import Theme
 from engine.protocol import KernelPlan
+from kernels.catalog import catalog
 from tests.app import feed
 
 
@@ -138,6 +140,18 @@ def test_a_parameter_is_set_and_left_to_the_table_again(controls: Controls) -> N
     assert "1 set" in controls.parameters.header.text()
     box.setCurrentText("auto")
     assert chosen(controls).params == {}
+
+
+def test_a_parameter_of_the_other_pass_is_hidden_and_kept(controls: Controls) -> None:
+    every = tuple(spec.info for spec in catalog().values())
+    controls.build(msgspec.structs.replace(feed.hello(), kernels=every), first_choice(feed.H200))
+    controls.kernels["flash_hopper"].setChecked(True)
+    controls.parameters.boxes["flash_hopper", "pingpong"].setCurrentText("0")
+    backward = msgspec.structs.replace(chosen(controls).workload, pass_="backward")
+    controls.show_choice(msgspec.structs.replace(chosen(controls), workload=backward))
+    assert ("flash_hopper", "pingpong") not in controls.parameters.boxes
+    controls.parameters.boxes["flash_hopper", "stages"].setCurrentText("2")
+    assert chosen(controls).params == {"flash_hopper": {"pingpong": 0, "stages": 2}}
 
 
 def test_parameters_fold(controls: Controls) -> None:

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from engine.__main__ import main
 from engine.bench import grid
-from engine.bench.attention import brief, run, table
+from engine.bench.attention import brief, refusals, run, table
 from engine.bench.grid import Row
 from engine.options import BadInput
 from kernels.catalog import catalog
@@ -80,6 +80,8 @@ def test_a_wrong_kernel_has_no_speed_and_a_refusal_no_numbers() -> None:
     assert refused.refused == "SDPA cuDNN needs an NVIDIA GPU"
     assert brief(result).startswith("bad WRONG, good ")
     assert "| n/a |" in table([result])
+    assert refusals([result, result]) == [
+        "bad: its output is wrong (2 of 2 rows)", "sdpa_cudnn: SDPA cuDNN needs an NVIDIA GPU (2 of 2 rows)"]
 
 
 def test_one_wrong_row_anywhere_is_found() -> None:
@@ -94,7 +96,8 @@ def test_a_bench_that_was_cut_goes_on(tmp_path: Path) -> None:
     done = bench("--kernel", "flash", "--record", str(record), "--json")
     assert [result["row"] for result in read(done)] == ["forward tiny full", "forward tiny"]
     assert read(done)[0] == first[0]
-    assert done.stderr.count("\n") == 1
+    assert [line.split(":")[0] for line in done.stderr.splitlines()] == [
+        "on a CPU a kernel takes minutes for a row of 16,384 tokens", "forward tiny"]
 
 
 @pytest.mark.usefixtures("small")

@@ -106,6 +106,22 @@ def test_a_backward_pass_is_stepped_through_launch_by_launch(qtbot: QtBot) -> No
     assert view(scene).counters.hbm_written["dQ sum"] == 2 * 2 * 300 * 64 * 4
 
 
+def test_warps_with_roles_are_named_and_programs_share_a_kv_head(qtbot: QtBot) -> None:
+    """Every tile op of flash_hopper says whose it is; with one KV head for four, dK and dV have sums of their own."""
+    workload = AttentionWorkload(batch=1, seq=300, heads=4, kv_heads=1, head_dim=64, dtype="float16", pass_="backward")
+    made = theatre(qtbot, ("flash_hopper",), workload)
+    seen, said = set(), list[Any]()
+    made.picked.connect(said.append)
+    for part in range(101):
+        made.seek(part / 100)
+        seen.add(view(made.scenes[0]).launch.launch.name)
+        made.step(1)
+    assert seen == {"delta", "dK = 0", "dV = 0", "flash_hopper_backward", "dQ", "dK", "dV"}
+    walked = [line for info in said if info.launch == "flash_hopper_backward" for line in info.lines]
+    assert "load Q, by the producer warp." in walked
+    assert any(line.endswith(", by the consumer warpgroups.") for line in walked)
+
+
 def test_play_takes_steps_as_time_passes_and_stops_at_the_end(qtbot: QtBot) -> None:
     made = theatre(qtbot, workload=AttentionWorkload(batch=1, seq=128, heads=1, kv_heads=1, head_dim=64))
     QTest.mouseClick(made.transport.play, LEFT)
@@ -194,7 +210,7 @@ def test_a_speed_chosen_before_a_plan_is_kept(qtbot: QtBot) -> None:
 def test_the_program_box_follows_a_program_of_the_chosen_kernel(qtbot: QtBot) -> None:
     made = theatre(qtbot)
     box = made.transport.program
-    assert box.text().replace(fmt.THIN, " ") == "program 1 of 16 384"
+    assert box.text().replace(fmt.THIN, " ") == "program 1 of 4 096"
     box.setValue(1700)
     assert view(made.scenes[0]).place.program == 1699
     assert view(made.scenes[1]).place.program == 0
@@ -298,8 +314,8 @@ def test_picked_tells_the_step_in_sentences(qtbot: QtBot) -> None:
     made.step(2)
     info = seen[-1]
     assert isinstance(info, StepInfo)
-    assert (info.kernel, info.launch, info.step, info.steps) == ("naive", "scores", 2, 25)
-    assert info.title == "Program 1 · step 2 of 25"
+    assert (info.kernel, info.launch, info.step, info.steps) == ("naive", "scores", 2, 97)
+    assert info.title == "Program 1 · step 2 of 97"
     assert all(line.endswith(".") for line in info.lines)
     said = " ".join(info.lines).replace(fmt.SPACE, " ")
     assert "load K. Reads K[0], 16.0 KiB, from HBM or L2: rows 0 to 63, all columns of K." in said
@@ -353,7 +369,7 @@ def test_a_kernel_whose_programs_take_forever_is_named_and_another_is_played(qtb
     made = theatre(qtbot, ("naive", "flash_v1", "flash"), long)
     assert [view(scene).track.plan.kernel for scene in made.scenes] == ["naive", "flash"]
     assert made.note.text().startswith("flash_v1: a program takes ")
-    assert made.note.text().endswith(" steps, too many to play.")
+    assert made.note.text().endswith(" can be played: a shorter row can.")
 
 
 def test_rows_of_a_million_keys_are_refused_without_listing_their_programs(qtbot: QtBot) -> None:
@@ -363,7 +379,8 @@ def test_rows_of_a_million_keys_are_refused_without_listing_their_programs(qtbot
     made = theatre(qtbot, ("naive",), endless)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert made.note.text().replace(fmt.THIN, " ") == "naive: a program takes 49 154 steps, too many to play."
+    assert made.note.text().replace(fmt.THIN, " ") == (
+        "naive: a program takes 49 154 steps and 20 000 can be played: a shorter row can.")
     assert peak < 1 << 27
 
 
