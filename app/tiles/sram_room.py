@@ -42,8 +42,7 @@ def slot_boxes(layout: Layout, theme: Theme, view: View) -> dict[str, QRectF]:
         room = shelf.width() - GAP * (len(held) - 1)
         least = [_least(theme, view, one, tight=False) for one in held]
         if sum(least) > room:
-            least = [_least(theme, view, one, tight=True) for one in held]
-            least = [width * min(1.0, room / sum(least)) for width in least]
+            least = capped([_least(theme, view, one, tight=True) for one in held], room)
         spare = min(room - sum(least), 56.0 * len(held))
         total = sum(one.slot.bytes / one.slot.copies for one in held)
         x = shelf.left()
@@ -52,6 +51,19 @@ def slot_boxes(layout: Layout, theme: Theme, view: View) -> dict[str, QRectF]:
             boxes[one.name] = QRectF(round(x), shelf.top(), round(x + width) - round(x), shelf.height())
             x += width + GAP
     return boxes
+
+
+def capped(widths: list[float], room: float) -> list[float]:
+    """The widths cut to what has room, the widest first: short words stay whole longest."""
+    cap, left = room, room
+    for count, width in zip(range(len(widths), 0, -1), sorted(widths), strict=True):
+        cap = left / count
+        if width > cap:
+            break
+        left -= width
+    else:
+        return widths
+    return [min(width, cap) for width in widths]
 
 
 def _least(theme: Theme, view: View, held: Held, tight: bool) -> float:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PySide6.QtCore import QRectF, Qt
 from PySide6.QtGui import QColor, QFontMetricsF, QPainter
 from pytestqt.qtbot import QtBot
 
 from app.theme import Theme
 from app.tiles import hbm_floor, labels, ledger, paint, scene, sram_room
+from app.tiles.sram_room import capped
 from app.tiles.theatre import Theatre
 from kernels.contract import AttentionWorkload, Device
 from tests.app.feed import CPU, H200, WORKLOAD, planned
@@ -93,3 +96,14 @@ def test_words_have_room(qtbot: QtBot, ink: Ink, workload: AttentionWorkload, de
                 faults += [(size, place, "overlap", pair) for pair in ink.overlaps()]
                 assert len(ink.written) > 20
     assert not faults
+
+
+@given(st.lists(st.floats(1, 200), min_size=1, max_size=20), st.floats(1, 2000))
+def test_widths_are_cut_to_the_room_and_the_short_stay_whole(widths: list[float], room: float) -> None:
+    cut = capped(widths, room)
+    assert sum(cut) <= room * 1.0001 or cut == widths
+    assert all(new <= old for new, old in zip(cut, widths, strict=True))
+    shortened = [new for new, old in zip(cut, widths, strict=True) if new < old]
+    assert all(new == max(cut) for new in shortened)
+    if sum(widths) > room:
+        assert sum(cut) == pytest.approx(room)
