@@ -5,6 +5,7 @@ Where Triton is missing the names below still exist, so that costs and schedules
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import tempfile
@@ -37,8 +38,8 @@ except ImportError as error:
     GLUON_MISSING = MISSING or f"this Triton has no Gluon ({error}): install triton 3.6 or 3.7, or choose flash"
 
 __all__ = [
-    "GLUON_MISSING", "MISSING", "POINTER", "TensorDescriptor", "add_shared_to_global", "block_d", "cdiv", "compile_for",
-    "describable", "described", "descriptor", "gl", "gluon", "gluon_jit", "hopper", "jit", "next_power_of_2",
+    "GLUON_MISSING", "MISSING", "POINTER", "TensorDescriptor", "add_shared_to_global", "arg_names", "block_d", "cdiv",
+    "compile_for", "describable", "described", "descriptor", "gl", "gluon", "gluon_jit", "hopper", "jit", "next_power_of_2",
     "partition_barrier", "require_gluon", "require_triton", "seen", "tl", "triton",
 ]
 
@@ -91,6 +92,11 @@ def require_gluon() -> None:
 def cdiv(a: int, b: int) -> int:
     """a / b rounded up."""
     return -(-a // b)
+
+
+def arg_names(kernel: Any) -> list[str]:
+    """The parameters of a kernel, in order; without Triton it is a plain function."""
+    return list(getattr(kernel, "arg_names", None) or inspect.signature(kernel).parameters)
 
 
 def next_power_of_2(n: int) -> int:

@@ -149,9 +149,9 @@ def row_products(o: T, do: T) -> T:
     return (o.float() * do.float()).sum(-1)
 
 
-def start_gradients(k: T, v: T) -> tuple[T, T, T, T]:
-    """dK = 0 and dV = 0 beside a block of keys. -> k, v, dK, dV"""
-    return k, v, k.new_zeros(k.shape, dtype=_float32()), v.new_zeros(v.shape, dtype=_float32())
+def start_gradients() -> tuple[T, T]:
+    """dK = 0 and dV = 0: [1, 1, 1] each, to be broadcast."""
+    return start_o(), start_o()
 
 
 def probabilities(s: T, base: T) -> T:
@@ -166,7 +166,7 @@ def score_gradients(p: T, dp: T, delta: T) -> T:
 
 def accumulate_transposed(total: T, weights: T, x: T) -> T:
     """total + weights^T x, weights rounded to the dtype of x as the matrix unit takes them."""
-    return total.add_(_product(weights.to(x.dtype).mT, x))
+    return total + _product(weights.to(x.dtype).mT, x)
 
 
 def rounded_product(weights: T, x: T) -> T:

@@ -38,7 +38,7 @@ class Parameters(QWidget):
     def show_for(self, kernels: Sequence[KernelInfo], values: Mapping[str, dict[str, int]], pass_: Pass) -> None:
         """The rows of these kernels that mean something in a pass, with what was set."""
         self._values = {kernel: dict(set_) for kernel, set_ in values.items()}
-        shown = {info.id: [param for param in info.params if pass_ in param.passes] for info in kernels}
+        shown = {info.id: info.params_of(pass_) for info in kernels}
         names = tuple((kernel, param.name) for kernel, params in shown.items() for param in params)
         if names != tuple(self.boxes):
             self._build([info for info in kernels if shown[info.id]], shown)

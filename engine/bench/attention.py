@@ -128,6 +128,14 @@ def _entry(spec: KernelSpec, config: Config, **found: object) -> Entry:
     return Entry(kernel=spec.id, role=spec.info.role, config=config.params, **found)  # type: ignore[arg-type]
 
 
+def holds(result: Result, specs: Sequence[KernelSpec], device: Device, params: Mapping[str, Mapping[str, int]]) -> bool:
+    """Whether a recorded row is of these kernels on this device, with what is set of their parameters."""
+    entries = {entry.kernel: entry for entry in result.entries}
+    same = result.device == device.name and list(entries) == [spec.id for spec in specs]
+    return same and all(entries[kernel].config.get(name) == value for kernel, set_ in params.items()
+                        for name, value in set_.items())
+
+
 def brief(result: Result) -> str:
     """A row in a line: TFLOP/s of each kernel, or that it was refused or failed its check."""
     said = []

@@ -27,9 +27,10 @@ class Order(Struct, frozen=True, kw_only=True):
 
 
 class Done(Struct, frozen=True, kw_only=True):
-    """A case that was launched, or `refused` says why not."""
+    """A case that was launched, or `refused` says why not; `failed` where that was no refusal but an error."""
 
     kernel: str
     config: dict[str, int] = {}
     check: Check | None = None
     refused: str = ""
+    failed: bool = False

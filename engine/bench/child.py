@@ -64,7 +64,7 @@ def _run(case: Case, device: Device, machine: Machine, exact: bool) -> Done:
     except Exception as error:
         if not machine.alive():  # and nothing more can be launched in this process
             raise
-        return Done(kernel=case.kernel, config=config.params, refused=first_line(error))
+        return Done(kernel=case.kernel, config=config.params, refused=first_line(error), failed=True)
     return Done(kernel=case.kernel, config=config.params,
                 check=Check(ok=found.ok, max_error=found.max_error, tolerance=found.tolerance))
 

@@ -61,19 +61,22 @@ def attention(
     specs = kernels_of(names, known)
     params = params_from({"settings": settings}, [spec.info for spec in specs])
     kept = Record(record, attention_.Result)
+    if any(not attention_.holds(result, specs, where, params) for result in kept.results):
+        raise BadInput(f"{record} has rows of other kernels, of other parameters or of another device: name a new file")
     patience(where)
-    done = {result.row for result in kept.results}
+    asked, done = _rows(only), {result.row for result in kept.results}
     with measuring():
-        for result in attention_.run([row for row in _rows(only) if row.id not in done], specs, where, seconds, params):
+        for result in attention_.run([row for row in asked if row.id not in done], specs, where, seconds, params):
             kept.add(result)
             click.echo(f"{result.row}: {attention_.brief(result)}", err=True)
+    found = [result for result in kept.results if result.row in {row.id for row in asked}]
     if as_json:
-        print_json(kept.results)
+        print_json(found)
     else:
-        click.echo(attention_.table(kept.results))
-    for reason in attention_.refusals(kept.results):
+        click.echo(attention_.table(found))
+    for reason in attention_.refusals(found):
         click.echo(reason, err=True)
-    return 1 if any(entry.check and not entry.check.ok for result in kept.results for entry in result.entries) else 0
+    return 1 if any(entry.check and not entry.check.ok for result in found for entry in result.entries) else 0
 
 
 def _rows(only: tuple[str, ...]) -> list[Row]:

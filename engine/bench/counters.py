@@ -15,6 +15,7 @@ from engine.bench.hardware_bytes import Cache, KernelBytes, LaunchBytes, Result
 from engine.options import BadInput
 from kernels.contract import AttentionWorkload, Config, Device, KernelSpec, Workload
 from kernels.contract.walk import launch_totals
+from kernels.contract.workload import Pass
 
 READ, WRITTEN = "dram__bytes_read.sum", "dram__bytes_write.sum"
 SECTORS, HITS = "lts__t_sectors_srcunit_tex.sum", "lts__t_sectors_srcunit_tex_lookup_hit.sum"  # what the SMs asked of the L2
@@ -31,14 +32,20 @@ class Counted(Struct, frozen=True):
 
 
 def rows(only: tuple[str, ...] = ()) -> list[Row]:
-    """Four shapes, or those of them that `only` names. In the last, K and V of one head are more than its share of the L2."""
+    """Four shapes forward, where in the last K and V of one head are more than its share of the L2, and two backward, one of
+    which has a KV head for all; or those of them that `only` names."""
     shapes = ((4, 16, 2048, 128, False), (4, 16, 4096, 128, True), (8, 16, 4096, 64, False), (1, 8, 65536, 128, False))
-    return named([_row(*shape) for shape in shapes], only)
+    back = (_row(4, 16, 4096, 128, True, "backward"), _row(4, 16, 4096, 128, True, "backward", kv_heads=1))
+    return named([*(_row(*shape) for shape in shapes), *back], only)
 
 
-def _row(batch: int, heads: int, seq: int, head_dim: int, causal: bool) -> Row:
-    workload = AttentionWorkload(batch=batch, heads=heads, kv_heads=heads, seq=seq, head_dim=head_dim, causal=causal)
-    return Row(f"forward B{batch} H{heads} D{head_dim} {'causal' if causal else 'full'} N{seq}", workload, False)
+def _row(
+    batch: int, heads: int, seq: int, head_dim: int, causal: bool, pass_: Pass = "forward", kv_heads: int = 0,
+) -> Row:
+    workload = AttentionWorkload(
+        batch=batch, heads=heads, kv_heads=kv_heads or heads, seq=seq, head_dim=head_dim, causal=causal, pass_=pass_)
+    shared = f":{kv_heads}" if kv_heads else ""
+    return Row(f"{pass_} B{batch} H{heads}{shared} D{head_dim} {'causal' if causal else 'full'} N{seq}", workload, False)
 
 
 def run(chosen: Sequence[Row], specs: Sequence[KernelSpec], device: Device, cache: Cache) -> Iterator[Result]:

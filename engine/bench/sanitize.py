@@ -28,6 +28,7 @@ SECONDS = 240.0  # for one kernel under one tool
 ALONE = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # every tensor its own allocation
 SHAPES = (
     AttentionWorkload(batch=2, heads=4, kv_heads=2, seq=333, head_dim=128),
+    AttentionWorkload(batch=100, heads=4, kv_heads=1, seq=300, head_dim=64),  # two programs share the heads of each block
     AttentionWorkload(batch=1, heads=2, kv_heads=1, seq=200, seq_kv=333, head_dim=64, causal=False),
     AttentionWorkload(batch=1, heads=2, kv_heads=2, seq=130, head_dim=40),
     AttentionWorkload(batch=1, heads=2, kv_heads=2, seq=300, seq_kv=701, head_dim=64, window=100),
@@ -49,7 +50,7 @@ class Finding(Struct, frozen=True, kw_only=True):
     @property
     def bad(self) -> bool:
         """Whether something is to be mended."""
-        return self.state == "errors"
+        return self.state in ("errors", "not followed")
 
 
 def run(specs: Sequence[KernelSpec], tools: Sequence[Tool], device: Device) -> Iterator[Finding]:
@@ -93,6 +94,7 @@ def judged(kernel: str, tool: Tool, seen: watch.Watched, cases: Sequence[Case]) 
     """What a tool has said, in a finding."""
     ran = [done for done in seen.done if not done.refused]
     refused = list(dict.fromkeys(done.refused for done in seen.done if done.refused))
+    failed = [done.refused for done in seen.done if done.failed]
     wrong = [done.check for done in ran if done.check and not done.check.ok]
     words, summary = _words(seen.log), SUMMARY.search(seen.log)
     errors = int(summary[1]) if summary else None
@@ -103,6 +105,8 @@ def judged(kernel: str, tool: Tool, seen: watch.Watched, cases: Sequence[Case]) 
 
     if errors:
         return finding("errors", f"{errors} error{'s' * (errors > 1)}", words)
+    if failed:
+        return finding("errors", f"{len(failed)} of {len(seen.done)} launches failed", failed[0])
     if wrong:
         worst = max(check.max_error for check in wrong)
         return finding("errors", f"its output is wrong in {len(wrong)} of {len(ran)} launches, by {worst:.2g} at most")

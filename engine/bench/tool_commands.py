@@ -35,6 +35,8 @@ def hardware_bytes(
         raise BadInput(f"no row holds {' or '.join(only)!r}: write for example --only 'D128 causal'")
     specs = _ours(kernel)
     kept = Record(record, told.Result)
+    if any([one.kernel for one in result.kernels] != [spec.id for spec in specs] for result in kept.results):
+        raise BadInput(f"{record} has rows of other kernels: name a new file")
     done = {(result.row, result.device, result.cache) for result in kept.results}
     left = [row for row in rows if (row.id, where.name, cache) not in done]
     for result in counters.run(left, specs, where, "all" if cache == "all" else "none"):

@@ -32,10 +32,17 @@ def cells_of(rows: Sequence[Row], specs: Iterable[KernelSpec], device: Device) -
     name = table_for(device)
     found: dict[Cell, list[Row]] = {}
     for spec in specs:
-        for row in rows if spec.id in tables()[name].kernels and spec.info.params else ():
-            if row.workload.pass_ in spec.info.passes and row.workload.dtype in spec.info.dtypes:
-                found.setdefault(cell_of(name, spec.id, row.workload), []).append(row)
+        for row in rows if spec.id in tables()[name].kernels else ():
+            w = row.workload
+            if w.pass_ in spec.info.passes and w.dtype in spec.info.dtypes and spec.info.params_of(w.pass_):
+                found.setdefault(cell_of(name, spec.id, w), []).append(row)
     return found
+
+
+def present_at(spec: KernelSpec, workload: Workload, device: Device) -> Params:
+    """What the table has for a workload, of the parameters that mean something in its pass."""
+    config = spec.configure(workload, device)
+    return {param.name: config[param.name] for param in spec.info.params_of(workload.pass_)}
 
 
 def run(
@@ -73,7 +80,7 @@ class _Search:
             return self._found(rows, {}, refused="no workload of it fits the free memory of this device")
         probe = rows[len(rows) // 2].workload
         config = self.spec.configure(probe, self.device)
-        present = {param.name: config[param.name] for param in self.spec.info.params}
+        present = present_at(self.spec, probe, self.device)
         finalists = self._final(rows, self._climb(probe, present), present) if self._may_run(probe, present) else []
         if not finalists:
             reasons = planner.reasons(self.spec, probe, config, self.device) if not self.trials else []
@@ -95,7 +102,7 @@ class _Search:
 
     def _may_run(self, workload: Workload, present: Params) -> bool:
         """Whether anything near the present row may."""
-        near = around(self.spec.info.params, present)
+        near = around(self.spec.info.params_of(workload.pass_), present)
         return any(True for _ in worth_trying(self.spec, workload, self.device, near))
 
     def _tensors(self, workload: Workload) -> tuple[Tensors, Tensors]:
@@ -112,7 +119,7 @@ class _Search:
         best = present
         while best != centre:
             centre = best
-            fresh = [one for one in around(self.spec.info.params, centre) if said(one) not in self.trials]
+            fresh = [one for one in around(self.spec.info.params_of(workload.pass_), centre) if said(one) not in self.trials]
             for params, config in worth_trying(self.spec, workload, self.device, fresh):
                 if contender := self._prepared(params, config, workload, inputs, own):
                     burst(contender)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from kernels.tuned.edit import additions, edited, path_of
 
 if TYPE_CHECKING:
     from engine.bench.grid import Row
+    from engine.bench.tuning import Tuning
 
 OWN_TABLE = ""  # what --write means without a file
 
@@ -44,29 +45,42 @@ def tune_attention(
     if other := next((one.device for one in kept.results if one.device != where.name), None):
         raise BadInput(f"{record} was measured on {other}, and this is {where.name}: name a new file")
     patience(where)
-    done = {one.cell for one in kept.results}
+    known = {spec.id: spec for spec in specs}
+    done = {one.cell: one for one in kept.results if one.cell in cells and _holds(one, cells[one.cell], known, where)}
     left = {cell: rows for cell, rows in cells.items() if cell not in done}
     with measuring():
-        for found in tune.run(left, {spec.id: spec for spec in specs}, where, seconds):
+        for found in tune.run(left, known, where, seconds):
             kept.add(found)
+            done[found.cell] = found
             click.echo(tuning.brief(found), err=True)
+    asked = [done[cell] for cell in cells]
     before = path_of(table_for(where)).read_text()
-    after = edited(before, tuning.found(kept.results))
+    after = edited(before, tuning.found(asked))
     if as_json:
-        print_json(kept.results)
+        print_json(asked)
     else:
-        click.echo(f"{tuning.table(kept.results)}\n\n{additions(before, after) or 'Every row of the table stays.'}")
+        click.echo(f"{tuning.table(asked)}\n\n{additions(before, after) or 'Every row of the table stays.'}")
     if path is not None:
         _write(path, after)
         click.echo(f"{path} is written; `python -m kernels.tuned` must record its resources again", err=True)
-    return 1 if any(one.finalists and not one.finalist(one.present) for one in kept.results) else 0
+    return 1 if any(one.finalists and not one.finalist(one.present) for one in asked) else 0
+
+
+def _holds(one: Tuning, rows: Sequence[Row], known: Mapping[str, KernelSpec], where: Device) -> bool:
+    """Whether what was recorded of a cell is of this table as it is, and of all the rows that are asked for."""
+    from engine.bench import tune
+
+    present = tune.present_at(known[one.cell.kernel], rows[len(rows) // 2].workload, where)
+    return one.table == table_for(where) and one.present == present and {row.id for row in rows} <= set(one.rows)
 
 
 def _table_to_write(where: Device, target: str) -> Path:
-    """Raises: BadInput where the table is another architecture's."""
+    """Raises: BadInput where the table is another architecture's, or the file cannot be."""
     table = table_for(where)
     if target != OWN_TABLE:
-        return Path(target)
+        if not (path := Path(target)).name or path.is_dir() or not path.parent.is_dir():
+            raise BadInput(f"{target} is no file that can be written: give --write another")
+        return path
     if where.capability and where.capability not in tables()[table].covers:
         raise BadInput(f"{table} is the nearest table to this device, not its own: give --write a file")
     return path_of(table)

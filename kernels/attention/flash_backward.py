@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from kernels import tuned
 from kernels.attention import gradient_rows, key_walk
 from kernels.contract import AttentionWorkload, Compilation, Config, Schedule
-from kernels.jit import block_d, cdiv, describable, described, descriptor, jit, require_triton, tl
+from kernels.jit import arg_names, block_d, cdiv, describable, described, descriptor, jit, require_triton, tl
 
 if TYPE_CHECKING:
     import torch
@@ -183,7 +183,7 @@ def compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilati
         found["sum_ptr"] = described("float32", [1, 1, bm, bd])
     walk = Compilation(
         launch="flash_backward", kernel=_flash_backward, constants=_constants(w, config), warps=config["warps"],
-        stages=config["stages"], signature={n: found[n] for n in _flash_backward.arg_names if n in found},
+        stages=config["stages"], signature={n: found[n] for n in arg_names(_flash_backward) if n in found},
     )
     before, after = gradient_rows.compilations(w)
     return *before, walk, *after

@@ -23,7 +23,15 @@ from msgspec.structs import replace
 
 from kernels import tuned
 from kernels.attention import flash_hopper_backward, reference, row_walk
-from kernels.attention.hopper_tiles import SRAM_BYTES, TABLE, WARPGROUP_ROWS, described, descriptor, elsewhere, require_hopper
+from kernels.attention.hopper_tiles import (
+    SRAM_BYTES,
+    TABLE,
+    WARPGROUP_ROWS,
+    elsewhere,
+    require_hopper,
+    tma_described,
+    tma_descriptor,
+)
 from kernels.contract import (
     Affine,
     AttentionWorkload,
@@ -409,8 +417,8 @@ def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Cal
     """
     require_hopper(tensors)
     w, bd = workload, block_d(workload.head_dim)
-    q, o = (descriptor(name, tensors[name], [1, 1, WARPGROUP_ROWS, bd]) for name in "QO")
-    k, v = (descriptor(name, tensors[name], [1, 1, config["block_n"], bd]) for name in "KV")
+    q, o = (tma_descriptor(name, tensors[name], [1, 1, WARPGROUP_ROWS, bd]) for name in "QO")
+    k, v = (tma_descriptor(name, tensors[name], [1, 1, config["block_n"], bd]) for name in "KV")
     blocks = cdiv(w.seq, config["block_m"])
     items = _items(w, config)
     numbers = (w.seq, w.keys, w.window, w.heads, w.group, blocks, items, _span(w, config), int(_zigzag(w, config)),
@@ -428,7 +436,7 @@ def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Cal
 def compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilation, ...]:
     """The forward kernel with this workload's flags."""
     bd = block_d(workload.head_dim)
-    queries, keys = (described(workload.dtype, [1, 1, rows, bd]) for rows in (WARPGROUP_ROWS, config["block_n"]))
+    queries, keys = (tma_described(workload.dtype, [1, 1, rows, bd]) for rows in (WARPGROUP_ROWS, config["block_n"]))
     signature = {"q_desc": queries, "k_desc": keys, "v_desc": keys, "o_desc": queries}
     signature |= dict.fromkeys(LENGTHS, "i32") | {"scale_log2": "fp32"}
     return (Compilation(
@@ -451,7 +459,7 @@ def constraints(workload: AttentionWorkload, config: Config, device: Device) -> 
     """What cannot be launched: another architecture, float32, blocks or head dims that the pass does not take, tiles that
     do not fit the SM."""
     back = workload.pass_ == "backward"
-    reasons = elsewhere(workload, device) or (flash_hopper_backward.reasons(workload, config) if back else [])
+    reasons = elsewhere(workload, device) or (flash_hopper_backward.constraints(workload) if back else [])
     if reasons or device.kind == "cpu":
         return reasons
     known = replace(device, sram_bytes_per_block=device.sram_bytes_per_block or SRAM_BYTES)
@@ -540,9 +548,9 @@ KERNELS = (
             summary="a warp that fetches, warpgroups that multiply in turns, softmax beside the matrix units",
             source="Shah et al. 2024, FlashAttention-3", passes=("forward", "backward"),
             params=(
-                Param(name="block_m", title="Block of queries", choices=(64, 128, 192), unit="rows"),
-                Param(name="block_n", title="Block of keys", choices=(64, 128), unit="rows"),
-                Param(name="stages", title="Stages", choices=(2, 3, 4), help="depth of the rings of K and V"),
+                Param(name="block_m", title="Block of queries", choices=(64, 128, 192), unit="rows", passes=("forward",)),
+                Param(name="block_n", title="Block of keys", choices=(64, 128), unit="rows", passes=("forward",)),
+                Param(name="stages", title="Stages", choices=(2, 3, 4), help="depth of the rings: K and V, backward Q and dO"),
                 Param(name="pingpong", title="Ping-pong", choices=(0, 1), passes=("forward",),
                       help="1: warpgroups multiply in turns, one's products beside the other's softmax"),
             ),

@@ -9,8 +9,9 @@ tile by tile through rings guarded by barriers. Two warpgroups are the consumers
   multiplied.
 A place of dS is free again without a barrier of its own: who writes the next but one has seen the other's next.
 Where too few programs would fill the device, as with one KV head for all, several share the query heads of a KV head and the
-copy engine adds their dK and dV to float32 sums, zeroed before and rounded after.
-dK and dV of 64 keys fill the registers up to a head dim of 128. Launches before and after, cost and formula are flash's.
+copy engine adds their dK and dV to float32 sums, zeroed before and rounded after; their last bits then differ from run to run,
+as those of dQ do.
+dK and dV of 64 keys fill the registers up to a head dim of 128. Launches before and after and the formula are flash's.
 Source: Shah et al., FlashAttention-3 (2024), section 3 and its published backward kernel's order of products.
 """
 
@@ -22,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 
 from kernels import tuned
 from kernels.attention import flash, gradient_rows, key_walk
-from kernels.attention.hopper_tiles import TABLE, WARPGROUP_ROWS, described, descriptor, require_hopper
+from kernels.attention.hopper_tiles import TABLE, WARPGROUP_ROWS, require_hopper, tma_described, tma_descriptor
 from kernels.contract import AttentionWorkload, Compilation, Config, Cost, Operand, Schedule
-from kernels.jit import add_shared_to_global, block_d, cdiv, gl, gluon_jit, hopper, partition_barrier
+from kernels.jit import add_shared_to_global, arg_names, block_d, cdiv, gl, gluon_jit, hopper, partition_barrier
 
 if TYPE_CHECKING:
     import torch
@@ -353,7 +354,8 @@ def _blocks(workload: AttentionWorkload, config: Config) -> dict[str, list[int]]
 
 
 def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Callable[[], Tensors]:
-    """The three launches on tensors of any strides that the copy engine takes; lse and scratch contiguous.
+    """The walk and what goes before and after it, on tensors of any strides that the copy engine takes; lse and scratch
+    contiguous.
 
     O and lse are flash's, made here, once.
 
@@ -364,7 +366,7 @@ def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Cal
     w = workload
     flash.launch(w, tuned.choose(TABLE, "flash", w), tensors)()
     seen = tensors | {name: tensors[name][:, :, : w.seq] for name in ("base", "delta")}
-    tiles = [descriptor(name, seen[name], block) for name, block in _blocks(w, config).items()]
+    tiles = [tma_descriptor(name, seen[name], block) for name, block in _blocks(w, config).items()]
     scale = w.head_dim**-0.5
     numbers = (w.seq, w.keys, w.window, w.group // parts(w), parts(w), scale, scale * gradient_rows.LOG2E)
     grid = (cdiv(w.keys, BLOCK_N), w.kv_heads * parts(w), w.batch)
@@ -383,31 +385,27 @@ def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Cal
 def compilations(workload: AttentionWorkload, config: Config) -> tuple[Compilation, ...]:
     """The launches of the backward pass and flash's forward before them; none where the head dim is refused."""
     w = workload
-    if reasons(w, config):
+    if constraints(w):
         return ()
-    names = [name for name in _flash_hopper_backward.arg_names if name.endswith("_desc")]
-    described_ = {
-        name: described("float32" if operand in ("base", "delta") or operand.endswith("sum") else w.dtype, block)
+    names = [name for name in arg_names(_flash_hopper_backward) if name.endswith("_desc")]
+    described = {
+        name: tma_described("float32" if operand in ("base", "delta") or operand.endswith("sum") else w.dtype, block)
         for name, (operand, block) in zip(names, _blocks(w, config).items(), strict=True)
     }
     walk = Compilation(
         launch="flash_hopper_backward", kernel=_flash_hopper_backward, constants=_constants(w, config), warps=4,
-        stages=config["stages"], signature=described_ | dict.fromkeys(LENGTHS, "i32") | {"scale": "fp32", "scale_log2": "fp32"},
+        stages=config["stages"], signature=described | dict.fromkeys(LENGTHS, "i32") | {"scale": "fp32", "scale_log2": "fp32"},
     )
     before, after = gradient_rows.compilations(w, parts(w) > 1)
     return *before, walk, *after, *flash.compilations(w, tuned.choose(TABLE, "flash", w))
 
 
-def reasons(workload: AttentionWorkload, config: Config) -> list[str]:
-    """A sentence where the head dim, or a block that was asked for, is none that two consumers can share."""
-    if block_d(workload.head_dim) > 2 * PANEL:
-        return ["flash for Hopper keeps dK and dV in registers and so has a backward pass for head dims up to 128, not "
-                f"{workload.head_dim}: choose flash"]
-    rows = block_m(workload.head_dim)
-    if (config["block_m"], config["block_n"]) != (rows, BLOCK_N):
-        return [f"flash for Hopper goes back at head dim {workload.head_dim} in blocks of {rows} queries and {BLOCK_N} keys: "
-                f"set block_m to {rows} and block_n to {BLOCK_N}"]
-    return []
+def constraints(workload: AttentionWorkload) -> list[str]:
+    """A sentence where dK and dV do not fit the registers."""
+    if block_d(workload.head_dim) <= 2 * PANEL:
+        return []
+    return ["flash for Hopper keeps dK and dV in registers and so has a backward pass for head dims up to 128, not "
+            f"{workload.head_dim}: choose flash"]
 
 
 def sram_bytes(workload: AttentionWorkload, config: Config) -> int:
@@ -423,12 +421,12 @@ def operands(workload: AttentionWorkload) -> tuple[Operand, ...]:
 
 def cost(workload: AttentionWorkload, config: Config) -> Cost:
     """key_walk's closed form."""
-    return key_walk.cost(workload, config, parts(workload))
+    return key_walk.cost(workload, config, parts(workload), idle=False)
 
 
 def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
-    """delta, the walk, dQ from its sum. The order is that of the data."""
+    """delta, the walk, dQ from its sum, and what shared KV heads need beside. The order is that of the data."""
     return key_walk.schedule(
         workload, config, kernel="flash_hopper", walk="flash_hopper_backward", warps=12, ring=config["stages"],
-        sum_in_sram=True, parts=parts(workload), roles=("producer", "consumer"),
+        sum_in_sram=True, parts=parts(workload), idle=False, roles=("producer", "consumer"),
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from kernels.contract import AttentionWorkload, Axis, Compilation, Config, Expr, Launch, Slot, TileOp, const, var
 from kernels.contract.schedule import Loop
-from kernels.jit import POINTER, block_d, cdiv, jit, tl
+from kernels.jit import POINTER, arg_names, block_d, cdiv, jit, tl
 
 if TYPE_CHECKING:
     import torch
@@ -124,7 +124,7 @@ def compilations(workload: AttentionWorkload, shared: bool = False) -> tuple[lis
     delta = typed(workload, "o do", "lse base delta sum", "og", ("n_q", "n_row"), ("log2e",))
 
     def one(name: str, kernel: Any, signature: dict[str, str]) -> Compilation:
-        ordered = {n: signature[n] for n in kernel.arg_names if n in signature}
+        ordered = {n: signature[n] for n in arg_names(kernel) if n in signature}
         return Compilation(launch=name, kernel=kernel, constants=_constants(workload), warps=WARPS, stages=1, signature=ordered)
 
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kernels.contract import AttentionWorkload, Device, Refusal
-from kernels.jit import TensorDescriptor, cdiv, gl, require_gluon
+from kernels.jit import POINTER, TensorDescriptor, cdiv, gl, require_gluon
 
 if TYPE_CHECKING:
     import torch
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 TABLE = "sm_90"
 WARPGROUP_ROWS = 64  # what one warpgroup's wgmma multiplies
 SRAM_BYTES = 227 << 10  # what a block may ask for. Source: CUDA C programming guide, table of compute capability 9.0
-ELEMENTS = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}
 
 
 def require_hopper(tensors: Tensors) -> None:
@@ -30,7 +29,7 @@ def _swizzle(block: list[int], itemsize: int) -> int:
     return 0 if len(block) == 3 else min(128, block[-1] * itemsize)
 
 
-def descriptor(name: str, tensor: torch.Tensor, block: list[int]) -> Any:
+def tma_descriptor(name: str, tensor: torch.Tensor, block: list[int]) -> Any:
     """How the copy engine sees a tensor in blocks: it fills with zeros, and writes nothing, beyond the exact shape.
 
     Args:
@@ -49,12 +48,12 @@ def descriptor(name: str, tensor: torch.Tensor, block: list[int]) -> Any:
     return TensorDescriptor(tensor, list(tensor.shape), [*strides[:-1], 1], block, layout)
 
 
-def described(dtype: str, block: list[int]) -> str:
+def tma_described(dtype: str, block: list[int]) -> str:
     """The type of such a descriptor in a signature."""
     size = 4 if dtype == "float32" else 2
     layout = (f"NVMMASharedLayout(swizzle_byte_width={_swizzle(block, size)}, element_bitwidth={8 * size}, rank={len(block)}, "
               "transposed=False, fp4_padded=False, cga_layout=[])")
-    return f"tensordesc<{ELEMENTS[dtype]}[{', '.join(map(str, block))}],{layout}>"
+    return f"tensordesc<{POINTER[dtype].removeprefix('*')}[{', '.join(map(str, block))}],{layout}>"
 
 
 def elsewhere(workload: AttentionWorkload, device: Device) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from kernels.attention import gradient_rows, reference, row_walk
 from kernels.contract import (
+    Affine,
     AttentionWorkload,
     Axis,
     Config,
@@ -53,7 +54,7 @@ def operands(workload: AttentionWorkload, shared: bool = False) -> tuple[Operand
     )
 
 
-def ranges(workload: AttentionWorkload, config: Config) -> tuple[Expr, Expr]:
+def ranges(workload: AttentionWorkload, config: Config) -> tuple[Affine, Affine]:
     """(first, last) tile of queries that see some key of block n, as expressions of n."""
     w, bm, bn = workload, config["block_m"], config["block_n"]
     shift, tiles = w.keys - w.seq, cdiv(w.seq, bm)
@@ -76,11 +77,12 @@ def _tile_range(workload: AttentionWorkload, config: Config) -> tuple[np.ndarray
     return first, np.clip(-(-(col + bn - 1 - shift + w.window) // bm), 0, tiles)
 
 
-def cost(workload: AttentionWorkload, config: Config, parts: int = 1) -> Cost:
+def cost(workload: AttentionWorkload, config: Config, parts: int = 1, idle: bool = True) -> Cost:
     """Closed form over the blocks of keys: tiles of queries visited, and the rows they span.
 
     Args:
         parts: programs that share the query heads of a KV head.
+        idle: whether keys that no query sees are loaded too.
     """
     w, bm, bn, bd = workload, config["block_m"], config["block_n"], block_d(workload.head_dim)
     first, last = _tile_range(w, config)
@@ -92,6 +94,8 @@ def cost(workload: AttentionWorkload, config: Config, parts: int = 1) -> Cost:
     visited = np.where(last > first)[0]
     union = heads * int(min(last[visited].max() * bm, w.seq) - first[visited].min() * bm) if len(visited) else 0
     rows, row_bytes, sum_bytes = heads * w.seq, w.head_dim * w.itemsize, 4 * w.head_dim
+    blocks = np.minimum(bn, w.keys - np.arange(len(first)) * bn)
+    loaded = key_heads * row_bytes * int(blocks.sum() if idle else blocks[visited].sum())
     keys, key_sums, shared = key_heads * w.keys * row_bytes, key_heads * w.keys * sum_bytes, parts > 1
     rounded = cdiv(w.keys, block) * block * key_heads * 2 * bd if shared else key_heads * len(first) * bn * bd
 
@@ -99,7 +103,7 @@ def cost(workload: AttentionWorkload, config: Config, parts: int = 1) -> Cost:
         """Of all operands, where the walk reads so many rows, and reads keys and adds to their sums so many times."""
         sums = dict.fromkeys(("dK sum", "dV sum"), Traffic(key_sums, (1 + times) * key_sums)) if shared else {}
         return sums | {
-            "Q": Traffic(walked * row_bytes, 0), "K": Traffic(times * keys, 0), "V": Traffic(times * keys, 0),
+            "Q": Traffic(walked * row_bytes, 0), "K": Traffic(times * loaded, 0), "V": Traffic(times * loaded, 0),
             "dO": Traffic((walked + rows) * row_bytes, 0), "O": Traffic(rows * row_bytes, 0), "lse": Traffic(4 * rows, 0),
             "base": Traffic(4 * walked, 4 * rows), "delta": Traffic(4 * walked, 4 * rows),
             "dQ sum": Traffic(rows * sum_bytes, (walked + rows) * sum_bytes),
@@ -115,7 +119,7 @@ def cost(workload: AttentionWorkload, config: Config, parts: int = 1) -> Cost:
 
 def schedule(
     workload: AttentionWorkload, config: Config, *, kernel: str, walk: str, warps: int, ring: int, sum_in_sram: bool = False,
-    parts: int = 1, roles: tuple[str, str] = ("", ""),
+    parts: int = 1, idle: bool = True, roles: tuple[str, str] = ("", ""),
 ) -> Schedule:
     """delta, the walk of each block of keys over its queries, and dQ from its sum.
 
@@ -124,11 +128,13 @@ def schedule(
         ring: copies of Q, dO, base and delta, so that loads run one less ahead.
         sum_in_sram: whether what is added to dQ's sum leaves from shared memory.
         parts: programs that share the query heads of a KV head, and add to sums of dK and dV.
+        idle: whether keys that no query sees are loaded too.
         roles: of the warps that load and of those that compute.
     """
     w, bn, bd, (loader, computer) = workload, config["block_n"], block_d(workload.head_dim), roles
     first, last = ranges(w, config)
     at, compiled = (var("b"), var("g") // parts, var("n") * bn, const(0)), config.resources.get(walk)
+    seen = last.clip(0, 1)  # 0 where a window ends before the first query
     share, shared = w.group // parts, parts > 1
     before, after = gradient_rows.launches(w, config, shared)
 
@@ -150,9 +156,8 @@ def schedule(
         grid=(Axis("n", cdiv(w.keys, bn)), Axis("g", w.kv_heads * parts), Axis("b", w.batch)),
         slots=_slots(w, config, ring, sum_in_sram),
         body=(
-            load("K"), load("V"),
-            TileOp(kind="compute", title="dK = 0, dV = 0", fn="start_gradients", reads=("K", "V"),
-                   writes=("K", "V", "dK", "dV"), warp_role=computer),
+            *((load("K"), load("V")) if idle or not w.window else (Loop(var="any", last=seen, body=(load("K"), load("V"))),)),
+            TileOp(kind="compute", title="dK = 0, dV = 0", fn="start_gradients", writes=("dK", "dV"), warp_role=computer),
             Loop(var="r", last=const(share), body=(
                 Loop(var="m", first=first, last=last, body=_tile_ops(w, config, ring, roles, var("g") * share + var("r"))),)),
             *(() if shared else (scaled,)), store("dK"), store("dV"),

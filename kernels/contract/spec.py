@@ -11,7 +11,7 @@ from msgspec import Struct, field
 
 from kernels.contract.device import Device
 from kernels.contract.schedule import Operand, Schedule
-from kernels.contract.workload import AttentionWorkload
+from kernels.contract.workload import AttentionWorkload, Pass
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ class Param(Struct, frozen=True, kw_only=True):
     choices: tuple[int, ...]
     unit: str = ""
     help: str = ""
-    passes: tuple[Literal["forward", "backward"], ...] = ("forward", "backward")
+    passes: tuple[Pass, ...] = ("forward", "backward")
 
 
 class Resources(Struct, frozen=True):
@@ -127,12 +127,16 @@ class KernelInfo(Struct, frozen=True, kw_only=True):
     summary: str
     family: Literal["attention"]
     role: Literal["baseline", "ours", "peer"]
-    passes: tuple[Literal["forward", "backward"], ...] = ("forward",)
+    passes: tuple[Pass, ...] = ("forward",)
     dtypes: tuple[str, ...] = ("float16", "bfloat16", "float32")
     params: tuple[Param, ...] = ()
     opaque: bool = False
     source: str = ""
     place: int = 99
+
+    def params_of(self, pass_: Pass) -> tuple[Param, ...]:
+        """Those that mean something in a pass."""
+        return tuple(param for param in self.params if pass_ in param.passes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

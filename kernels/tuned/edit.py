@@ -51,7 +51,8 @@ def _brackets(rows: Sequence[Row], head_dim: int, itemsize: int) -> list[int]:
 
 
 def with_cells(rows: Sequence[Row], found: Mapping[Cell, Mapping[str, int]]) -> list[Row]:
-    """The rows of one name, where each cell has the parameters that were found for it, and all else has what it had.
+    """The rows of one name, where each cell has the parameters that were found for it, and so have narrower heads that
+    have no row of their own.
 
     Cells of one head dim and element size stand in as few rows as say the same.
     """

@@ -101,6 +101,16 @@ def test_a_bench_that_was_cut_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("other", [("--kernel", "naive"), ("--kernel", "flash", "--set", "block_m=64")])
+def test_a_record_of_other_kernels_or_parameters_is_refused(tmp_path: Path, other: tuple[str, ...]) -> None:
+    record = tmp_path / "bench.jsonl"
+    bench("--kernel", "flash", "--set", "block_m=32", "--only", "full", "--record", str(record))
+    before = record.read_bytes()
+    assert "has rows of other kernels" in str(bench(*other, "--record", str(record)).exception)
+    assert record.read_bytes() == before
+
+
+@pytest.mark.usefixtures("small")
 def test_a_file_that_is_no_record_is_one_sentence_and_stays(tmp_path: Path) -> None:
     record = tmp_path / "notes.txt"
     record.write_text("my notes\n")

@@ -188,8 +188,8 @@ def test_a_child_that_ends_early_is_told_with_its_last_words(monkeypatch: pytest
         list(counters.run([TINY_ROW], [NAIVE, FLASH], CPU, "all"))
 
 
-def test_the_shapes_are_four_and_found_by_their_words() -> None:
-    assert len(counters.rows()) == 4
+def test_the_shapes_are_six_and_found_by_their_words() -> None:
+    assert [row.workload.pass_ for row in counters.rows()] == ["forward"] * 4 + ["backward"] * 2
     assert [row.id for row in counters.rows(("D128 N65536",))] == ["forward B1 H8 D128 full N65536"]
 
 

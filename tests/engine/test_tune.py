@@ -259,7 +259,21 @@ def test_a_search_that_was_cut_goes_on(tmp_path: Path) -> None:
     bench("--only", "causal", "--record", str(record))
     done = bench("--record", str(record), "--json")
     found = json.loads(done.stdout)
-    assert [one["cell"]["causal"] for one in found] == [True, False]
+    assert {one["cell"]["causal"] for one in found} == {True, False}
+    assert done.stderr.count("tried") == 1
+
+
+@pytest.mark.usefixtures("small")
+def test_a_record_of_another_table_is_searched_anew_and_not_written(tmp_path: Path) -> None:
+    record, table = tmp_path / "tune.jsonl", tmp_path / "cpu.toml"
+    bench("--only", "causal", "--record", str(record))
+    stale = json.loads(record.read_text())
+    stale["present"] |= {"block_m": 16}
+    stale["chosen"] = stale["present"] | {"block_n": 16}
+    record.write_text(json.dumps(stale) + "\n")
+    done = bench("--only", "causal", "--record", str(record), "--write", str(table), "--json")
+    (found,) = json.loads(done.stdout)
+    assert found["present"] != stale["present"]
     assert done.stderr.count("tried") == 1
 
 
@@ -275,7 +289,8 @@ def test_another_devices_record_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("arguments", "said"), [
     (("--peers",), "leave out --peers and --set"), (("--set", "block_m=64"), "leave out --peers and --set"),
     (("--kernel", "flush"), "there is no kernel 'flush'"), (("--only", "D127"), "no row holds 'D127'"),
-    (("--write", "/nowhere/at/all.toml"), "/nowhere/at/all.toml cannot be written"),
+    (("--write", "/nowhere/at/all.toml"), "/nowhere/at/all.toml is no file that can be written"),
+    (("--write", "."), ". is no file that can be written"),
 ])
 def test_bad_input_is_one_sentence(arguments: tuple[str, ...], said: str) -> None:
     error = bench(*arguments).exception

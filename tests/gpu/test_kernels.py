@@ -6,6 +6,7 @@ import pytest
 import torch
 from msgspec.structs import replace
 
+from kernels.attention import flash_hopper_backward
 from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload, Config, Device, KernelSpec, Refusal
 from tests.kernels.shapes import error, name, of_passes, tensors_for
@@ -75,6 +76,17 @@ def test_strides_as_given_and_nan_between_them(spec: KernelSpec, workload: Atten
     got, wanted = spec.launch(workload, spec.configure(workload, device), tensors)(), spec.reference(workload, plain, None)
     for output in got:
         assert error(got[output], wanted[output]) <= spec.tolerance(workload)
+
+
+@pytest.mark.parametrize("wanted", [1, 16, 528])
+@pytest.mark.parametrize(
+    "workload", [shape(333, 0, 1, 128), shape(700, 0, 1, 64, causal=False), shape(1500, 0, 1, 64, window=300)], ids=by_id)
+def test_any_number_of_programs_may_share_a_kv_head(
+    workload: AttentionWorkload, wanted: int, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rings go on from one query head to the next, and dK and dV are summed or not."""
+    monkeypatch.setattr(flash_hopper_backward, "PROGRAMS", wanted)
+    test_backward_agrees_with_reference(catalog()["flash_hopper"], "bfloat16", replace(workload, pass_="backward"), device)
 
 
 BACKWARD = of_passes([s for s in ALL if "backward" in s.info.passes], [w for w in SHAPES if w.seq * w.keys <= 1 << 24])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import msgspec
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import torch
 from msgspec.structs import replace
 
 from kernels import execute
+from kernels.attention import flash_hopper_backward
 from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload, Config, KernelSpec, Schedule, Traffic
 from kernels.contract.series import profile
@@ -147,7 +151,7 @@ def test_live_slots_fit_what_was_compiled_and_the_device(
         assert "float32" in spec.constraints(w, config, H200)[0]
         return
     if reasons := spec.constraints(w, config, H200):
-        assert head_dim > 128, reasons
+        assert (spec.id, direction, head_dim > 128) == ("flash_hopper", "backward", True), reasons
         assert f"head dims up to 128, not {head_dim}" in reasons[0]
         return
     schedule = spec.schedule(w, config)
@@ -172,6 +176,46 @@ def test_tiles_that_do_not_fit_the_device_are_refused(spec: KernelSpec) -> None:
     reason, = spec.constraints(w, config, H200)
     assert reason.startswith(f"{spec.info.title}'s tiles need ")
     assert not spec.constraints(w, config, CPU)
+
+
+@pytest.mark.parametrize("wanted", [1, 4, 6, 528])
+@pytest.mark.parametrize("workload", [
+    shape(100, 1, direction="backward"), shape(130, 1, causal=False, direction="backward"),
+    shape(100, 2, seq_kv=160, window=20, direction="backward")], ids=name)
+def test_any_number_of_programs_may_share_a_kv_head(
+    workload: AttentionWorkload, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that walks over all query heads of the group, some that share them, one for each."""
+    monkeypatch.setattr(flash_hopper_backward, "PROGRAMS", wanted)
+    spec = catalog()["flash_hopper"]
+    test_schedule_executed_agrees_with_reference(spec, workload, "float32")
+    test_ops_sum_to_the_closed_form(spec, workload)
+    test_distinct_touches_are_the_compulsory_bytes(spec, workload)
+
+
+def test_the_numbers_of_programs_are_all_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = set()
+    for wanted in (1, 4, 6, 528):
+        monkeypatch.setattr(flash_hopper_backward, "PROGRAMS", wanted)
+        tried.add(flash_hopper_backward.parts(shape(100, 1, direction="backward")))
+    assert tried == {1, 2, 4}
+
+
+def test_without_triton_a_backward_pass_is_planned_all_the_same() -> None:
+    code = (
+        "import sys; sys.modules['triton'] = None\n"
+        "from kernels.catalog import catalog\n"
+        "from kernels.contract import AttentionWorkload, Device\n"
+        "cpu = Device(id='cpu', kind='cpu', name='a CPU')\n"
+        "w = AttentionWorkload(seq=64, head_dim=32, pass_='backward')\n"
+        "for spec in catalog().values():\n"
+        "    if spec.schedule and 'backward' in spec.info.passes:\n"
+        "        assert spec.schedule(w, spec.configure(w, cpu)).launches\n"
+        "        print(spec.id)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["flash", "flash_hopper"]
 
 
 def test_fusion_saves_what_the_mask_kernel_moves() -> None:

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernels.contract import AttentionWorkload
+from kernels.catalog import catalog
+from kernels.contract import AttentionWorkload, Device, KernelSpec
 from kernels.tuned import Row, Tuned, serving, tables
 from kernels.tuned.edit import Cell, additions, cell_of, edited, path_of, with_cells
+from tests.kernels.shapes import CPU, H200
 
 LONGEST = 1 << 20
 
@@ -91,3 +93,11 @@ def test_what_is_written_reads_as_rows() -> None:
     row = serving(after.kernels["flash_backward"], 64, 2, 512, True)
     assert (row.block_m, row.block_n, row.warps, row.stages) == (16, 64, 8, 2)
     assert after.covers == tables()["sm_90"].covers
+
+
+@pytest.mark.parametrize("spec", [spec for spec in catalog().values() if spec.info.params], ids=lambda spec: spec.id)
+@pytest.mark.parametrize("device", [CPU, H200], ids=lambda device: device.kind)
+def test_every_parameter_of_a_pass_is_in_its_configuration(spec: KernelSpec, device: Device) -> None:
+    for pass_ in spec.info.passes:
+        config = spec.configure(AttentionWorkload(seq=512, head_dim=64, pass_=pass_), device)
+        assert {param.name for param in spec.info.params_of(pass_)} <= set(config.params)
