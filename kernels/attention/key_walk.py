@@ -118,14 +118,15 @@ def cost(workload: AttentionWorkload, config: Config, parts: int = 1, idle: bool
 
 
 def schedule(
-    workload: AttentionWorkload, config: Config, *, kernel: str, walk: str, warps: int, ring: int, sum_in_sram: bool = False,
-    parts: int = 1, idle: bool = True, roles: tuple[str, str] = ("", ""),
+    workload: AttentionWorkload, config: Config, *, kernel: str, walk: str, warps: int, ring: int, turns: int = 1,
+    sum_in_sram: bool = False, parts: int = 1, idle: bool = True, roles: tuple[str, str] = ("", ""),
 ) -> Schedule:
     """delta, the walk of each block of keys over its queries, and dQ from its sum.
 
     Args:
         kernel, walk: names of the kernel and of its launch that walks.
         ring: copies of Q, dO, base and delta, so that loads run one less ahead.
+        turns: places that dS takes in turn.
         sum_in_sram: whether what is added to dQ's sum leaves from shared memory.
         parts: programs that share the query heads of a KV head, and add to sums of dK and dV.
         idle: whether keys that no query sees are loaded too.
@@ -154,7 +155,7 @@ def schedule(
     launch = Launch(
         name=walk, title="dK and dV by blocks of keys", warps=warps,
         grid=(Axis("n", cdiv(w.keys, bn)), Axis("g", w.kv_heads * parts), Axis("b", w.batch)),
-        slots=_slots(w, config, ring, sum_in_sram),
+        slots=_slots(w, config, ring, turns, sum_in_sram),
         body=(
             *((load("K"), load("V")) if idle or not w.window else (Loop(var="any", last=seen, body=(load("K"), load("V"))),)),
             TileOp(kind="compute", title="dK = 0, dV = 0", fn="start_gradients", writes=("dK", "dV"), warp_role=computer),
@@ -169,7 +170,7 @@ def schedule(
     )
 
 
-def _slots(workload: AttentionWorkload, config: Config, ring: int, sum_in_sram: bool) -> tuple[Slot, ...]:
+def _slots(workload: AttentionWorkload, config: Config, ring: int, turns: int, sum_in_sram: bool) -> tuple[Slot, ...]:
     bm, bn, bd, size = config["block_m"], config["block_n"], block_d(workload.head_dim), workload.itemsize
     numbers: dict[str, Any] = {"shape": (bm,), "itemsize": 4, "copies": ring, "place": "sram" if ring > 1 else "registers"}
     return (
@@ -178,7 +179,7 @@ def _slots(workload: AttentionWorkload, config: Config, ring: int, sum_in_sram: 
         Slot(name="Q", shape=(bm, bd), itemsize=size, copies=ring, operand="Q"),
         Slot(name="dO", shape=(bm, bd), itemsize=size, copies=ring, operand="dO"),
         Slot(name="base", operand="base", **numbers), Slot(name="delta", operand="delta", **numbers),
-        Slot(name="dS", shape=(bm, bn), itemsize=size),
+        Slot(name="dS", shape=(bm, bn), itemsize=size, copies=turns),
         Slot(name="S", shape=(bm, bn), itemsize=4, place="registers", operand="S"),
         Slot(name="P", shape=(bm, bn), itemsize=4, place="registers", operand="P"),
         Slot(name="dP", shape=(bm, bn), itemsize=4, place="registers"),
