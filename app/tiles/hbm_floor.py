@@ -37,11 +37,12 @@ def paint_floor(painter: QPainter, layout: Layout, theme: Theme, view: View, fil
 
 
 def tile_box(layout: Layout, view: View, tile: Tile) -> QRectF | None:
-    """Where a tile lies on the floor; None where its operand is not drawn."""
-    if tile.operand not in layout.matrices:
+    """Where a tile lies on the floor, of a sum where its gradient stands; None where its operand is not drawn."""
+    name = tile.operand.removesuffix(" sum")
+    if name not in layout.matrices:
         return None
     rows, columns = matrix_shape(view.operand(tile.operand))
-    return layout.box(tile.operand, (tile.rows[0] / rows, tile.rows[1] / rows),
+    return layout.box(name, (tile.rows[0] / rows, tile.rows[1] / rows),
                       (tile.columns[0] / columns, tile.columns[1] / columns))
 
 

@@ -22,7 +22,7 @@ Said = tuple[str, QFont, QColor]
 def paint_labels(painter: QPainter, layout: Layout, theme: Theme, view: View) -> None:
     """All of them, each in a place of its own."""
     for operand in view.track.schedule.operands:
-        if operand.name not in layout.matrices:
+        if operand.name not in layout.matrices or operand.name.startswith("d"):
             continue
         if operand.name in LYING:
             _above(painter, layout, theme, operand)
@@ -37,18 +37,23 @@ def paint_labels(painter: QPainter, layout: Layout, theme: Theme, view: View) ->
         _cost(painter, layout, theme, view)
 
 
+def _name(layout: Layout, operand: Operand) -> str:
+    """Its letter, and its gradient's where that stands beside it."""
+    return f"{operand.name}, d{operand.name}" if f"d{operand.name}" in layout.matrices else operand.name
+
+
 def _shape(operand: Operand) -> str:
     rows, columns = matrix_shape(operand)
     return f"{fmt.count(rows)} × {fmt.count(columns)}"
 
 
 def _above(painter: QPainter, layout: Layout, theme: Theme, operand: Operand) -> None:
-    area = layout.matrices[operand.name]
+    area = layout.edge(operand.name)
     alone = area.top() - LINE >= layout.floor.top() + LINE  # not in the line of the floor's own name
     left = area.left() if alone else max(area.left(), layout.floor.left() + layout.gutter)
     room = layout.floor.width() / 2 - layout.gutter - PAD
-    _lettered(painter, QRectF(left, area.top() - LINE, max(area.right() - left, room), LINE), theme, operand.name,
-              _shape(operand))
+    _lettered(painter, QRectF(left, area.top() - LINE, max(area.right() - left, room), LINE), theme,
+              _name(layout, operand), _shape(operand))
 
 
 def _below(painter: QPainter, layout: Layout, theme: Theme, operand: Operand) -> None:
@@ -70,11 +75,11 @@ def _lettered(painter: QPainter, line: QRectF, theme: Theme, name: str, *rest: s
 
 def _beside(painter: QPainter, layout: Layout, theme: Theme, operand: Operand) -> None:
     """Letter, rows and columns in three lines beside an upright matrix, in its gutter; the letter at least."""
-    area, left = layout.matrices[operand.name], operand.name == "Q"
+    area, left = layout.edge(operand.name), operand.name == "Q"
     start = area.left() - layout.gutter if left else area.right() + GAP + 2
     column = QRectF(start, area.top(), layout.gutter - GAP - 2, LINE)
     rows, columns = matrix_shape(operand)
-    texts = [operand.name, fmt.count(rows), f"× {fmt.count(columns)}"]
+    texts = [_name(layout, operand), fmt.count(rows), f"× {fmt.count(columns)}"]
     room = int((layout.floor.bottom() + 2 - area.top()) / LINE)
     for i, text in enumerate(texts if room >= len(texts) else texts[:1]):
         painter.setFont(theme.sans(semibold=i == 0))
@@ -84,10 +89,10 @@ def _beside(painter: QPainter, layout: Layout, theme: Theme, operand: Operand) -
 def _beneath(painter: QPainter, layout: Layout, theme: Theme, operand: Operand) -> None:
     """Letter and shape at one end of the line beneath the matrices."""
     assert layout.captions is not None
-    shape, line = _shape(operand), QRectF(layout.captions)
+    name, shape, line = _name(layout, operand), _shape(operand), QRectF(layout.captions)
     if operand.name == "O":
-        line.setLeft(line.right() - advance(theme.sans(semibold=True), operand.name) - 6 - advance(theme.sans(), shape) - 1)
-    _lettered(painter, line, theme, operand.name, shape)
+        line.setLeft(line.right() - advance(theme.sans(semibold=True), name) - 6 - advance(theme.sans(), shape) - 1)
+    _lettered(painter, line, theme, name, shape)
 
 
 def _inside(painter: QPainter, layout: Layout, theme: Theme, operand: Operand) -> bool:
@@ -127,8 +132,8 @@ def _cost(painter: QPainter, layout: Layout, theme: Theme, view: View) -> None:
     value = (fmt.bytes_iec(moved), theme.mono(semibold=True), theme["waste" if moved else "text"])
     through = (f"through {view.device.memory_name}", plain, muted)
     if layout.captions is not None:
-        operands = [operand for operand in view.track.schedule.operands if operand.name in "QO"]
-        edge = max((advance(plain, f"{operand.name}  {_shape(operand)}") for operand in operands), default=0.0) + 2 * PAD
+        said = [f"{_name(layout, one)}  {_shape(one)}" for one in view.track.schedule.operands if one.name in "QO"]
+        edge = max((advance(plain, text) for text in said), default=0.0) + 2 * PAD
         _in_line(painter, layout.captions.adjusted(edge, 0, -edge, 0), ((names, value, through), (names, value), (value,)))
         return
     left, right = layout.matrices["S"], layout.matrices["P"]

@@ -1,6 +1,7 @@
 """Where everything of a scene stands: header, HBM floor with its matrices to scale, L2, SRAM room, counters. Geometry alone.
 
 The matrices stand as in S = Q Kᵗ and O = P V: rows of Q, S, P and O run down, rows of K and V run along the columns of S and P.
+In a backward pass the gradient of each stands at its outer side.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ BETWEEN, CLOSE = 92.0, 16.0     # between S and P, with what they cost written t
 SMALL = LINE + 6    # a matrix with room for its letter inside
 ROW = 15.0          # of the counters
 LOW, TALL = 285.0, 330.0  # below LOW the counters are short, from TALL slots are taller
-LYING = frozenset({"K", "V"})
+LYING = frozenset({"K", "V", "dK", "dV"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,10 @@ class Layout:
     captions: QRectF | None
     gutter: float
 
+    def edge(self, name: str) -> QRectF:
+        """A matrix and its gradient, where that is drawn."""
+        return self.matrices[name].united(self.matrices.get(f"d{name}", QRectF()))
+
     def box(self, name: str, rows: tuple[float, float], columns: tuple[float, float], least: float = 3.0) -> QRectF:
         """A part of a matrix, given as fractions of its rows and columns, never smaller than `least` pixels a side."""
         whole = self.matrices[name]
@@ -53,13 +58,15 @@ def _span(start: float, length: float, part: tuple[float, float], least: float) 
     return min(start + length * part[0], start + length - size), size
 
 
-def lay_out(width: float, height: float, gutter: float, shape: tuple[int, int, int]) -> Layout:
+def lay_out(width: float, height: float, gutter: float, shape: tuple[int, int, int], gradients: bool = False) -> Layout:
     """The layout of a scene.
 
     Args:
         gutter: width of the columns left and right of the matrices, for names and shapes.
         shape: N_q, N_kv and D of one head.
+        gradients: whether those of Q, K, V and O are drawn.
     """
+    strips = (shape[0], shape[1], 2 * shape[2]) if gradients else shape
     compact = height < LOW
     slot = 22.0 if height >= TALL else 18.0
     inner = width - 2 * PAD
@@ -73,20 +80,33 @@ def lay_out(width: float, height: float, gutter: float, shape: tuple[int, int, i
     step = QRectF(PAD, registers.bottom() + 2, inner, LINE)
     l2 = QRectF(PAD, room.top() - LINE, inner, LINE)
     floor = QRectF(PAD, header.bottom() + 2, inner, l2.top() - header.bottom() - 4)
-    beside, beneath = (_matrices(floor, edge, between, below, shape) for edge, between, below in (
+    beside, beneath = (_matrices(floor, edge, between, below, strips, LEAST * (1 + gradients)) for edge, between, below in (
         (gutter, min(BETWEEN, max(0.7 * BETWEEN, 0.25 * floor.width())), 0.0), (PAD, CLOSE, LINE)))
     captions = None
     if beneath["S"].width() > 1.15 * beside["S"].width():
         small = LINE if min(beneath["S"].width(), beneath["S"].height()) < SMALL else 0.0
         captions = QRectF(floor.left() + PAD, beneath["S"].bottom() + 2 + small, inner - PAD, LINE)
+    matrices = beside if captions is None else beneath
     return Layout(compact, header, floor, l2, room, room_title, shelf, registers, step, counters,
-                  beside if captions is None else beneath, captions, gutter)
+                  _paired(matrices) if gradients else matrices, captions, gutter)
+
+
+def _paired(matrices: dict[str, QRectF]) -> dict[str, QRectF]:
+    """Each strip in halves: its operand next to S or P, the gradient outside."""
+    found = dict(matrices)
+    for name in "QKVO":
+        strip = matrices[name]
+        wide, tall = (strip.width(), (strip.height() - 1) // 2) if name in LYING else ((strip.width() - 1) // 2, strip.height())
+        first = QRectF(strip.left(), strip.top(), wide, tall)
+        last = QRectF(strip.right() - wide, strip.bottom() - tall, wide, tall)
+        found[name], found[f"d{name}"] = (first, last) if name == "O" else (last, first)
+    return found
 
 
 def _matrices(
-    floor: QRectF, edge: float, between: float, below: float, shape: tuple[int, int, int]
+    floor: QRectF, edge: float, between: float, below: float, shape: tuple[int, int, int], least: float
 ) -> dict[str, QRectF]:
-    """Q left of S, K above it; O right of P, V above it. One scale for all, but at least 6 px.
+    """Q left of S, K above it; O right of P, V above it. One scale for all, but strips of at least `least` pixels.
 
     Args:
         edge: pixels left of Q and right of O.
@@ -96,8 +116,8 @@ def _matrices(
     right_edge = 0.0 if below else edge
     tall = floor.height() - LINE - 2 - below - GAP
     wide = (floor.width() - edge - right_edge - between) / 2 - GAP
-    scale = max(min((tall - LEAST) / n_q, tall / (n_q + d), (wide - LEAST) / n_kv, wide / (n_kv + d)), 0.0)
-    rows, keys, thin = (round(max(LEAST, extent * scale)) for extent in shape)
+    scale = max(min((tall - least) / n_q, tall / (n_q + d), (wide - least) / n_kv, wide / (n_kv + d)), 0.0)
+    rows, keys, thin = round(max(LEAST, n_q * scale)), round(max(LEAST, n_kv * scale)), round(max(least, d * scale))
     down = round((tall - thin - rows) / 2 - LINE)
     top = floor.top() + LINE + thin + GAP + (down if down >= LINE else 0)  # wide ones stand in the middle
     left, right = floor.left() + edge, floor.right() - right_edge - thin

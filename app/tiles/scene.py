@@ -126,11 +126,12 @@ class Scene(QWidget):
         assert self._view is not None
         if self._layout is None:
             theme, shape = self._theme, head_shape(self._view.track)
-            texts = (self._view.device.sram_name, self._view.device.memory_name)
+            gradients = any(operand.name == "dQ" for operand in self._view.track.schedule.operands)
+            texts = (self._view.device.sram_name, self._view.device.memory_name, "Q, dQ" if gradients else "Q")
             names = max(advance(theme.sans(semibold=True), text) for text in texts)
             counts = max(advance(theme.sans(), f"× {fmt.count(extent)}" if extent == shape[2] else fmt.count(extent))
                          for extent in (shape[0], shape[2]))
-            self._layout = lay_out(self.width(), self.height(), max(names + PAD, counts) + PAD, shape)
+            self._layout = lay_out(self.width(), self.height(), max(names + PAD, counts) + PAD, shape, gradients)
         return self._layout
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802

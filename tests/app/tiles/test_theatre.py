@@ -90,7 +90,7 @@ def test_keys_step_and_go_to_the_ends(qtbot: QtBot) -> None:
 
 
 def test_a_backward_pass_is_stepped_through_launch_by_launch(qtbot: QtBot) -> None:
-    """O is there before it begins, S and P are never written, and what is no matrix of the floor is drawn in its slot alone."""
+    """O is there before it begins, S and P are never written, and each gradient fills at the outer side of its operand."""
     workload = AttentionWorkload(batch=1, seq=300, heads=2, kv_heads=1, head_dim=64, pass_="backward")
     made = theatre(qtbot, ("flash",), workload)
     scene, seen = made.scenes[0], set()
@@ -103,6 +103,12 @@ def test_a_backward_pass_is_stepped_through_launch_by_launch(qtbot: QtBot) -> No
         assert view(scene).fills["O"].whole
         assert "S" not in view(scene).fills
     assert seen == {"delta", "flash_backward", "dQ"}
+    assert {name for name in ("dQ", "dK", "dV") if view(scene).fills[name].whole} == {"dK", "dV"}, "dQ is the last launch's"
+    matrices = scene.scene_layout().matrices
+    assert matrices["dQ"].right() < matrices["Q"].left() < matrices["S"].left()
+    assert matrices["dK"].bottom() < matrices["K"].top() < matrices["S"].top()
+    assert matrices["dV"].bottom() < matrices["V"].top() < matrices["P"].top()
+    assert matrices["P"].right() < matrices["O"].right() < matrices["dO"].left()
     assert view(scene).counters.hbm_written["dQ sum"] == 2 * 2 * 300 * 64 * 4
 
 
