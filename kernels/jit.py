@@ -6,6 +6,7 @@ Where Triton is missing the names below still exist, so that costs and schedules
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import subprocess
 import tempfile
@@ -38,7 +39,7 @@ except ImportError as error:
     GLUON_MISSING = MISSING or f"this Triton has no Gluon ({error}): install triton 3.6 or 3.7, or choose flash"
 
 __all__ = [
-    "GLUON_MISSING", "MISSING", "POINTER", "TensorDescriptor", "add_shared_to_global", "arg_names", "block_d", "cdiv",
+    "GLUON_MISSING", "LOG2E", "MISSING", "POINTER", "TensorDescriptor", "add_shared_to_global", "arg_names", "block_d", "cdiv",
     "compile_for", "describable", "described", "descriptor", "gl", "gluon", "gluon_jit", "hopper", "jit", "next_power_of_2",
     "partition_barrier", "require_gluon", "require_triton", "seen", "tl", "triton",
 ]
@@ -118,6 +119,7 @@ def seen(rows: tl.tensor, cols: tl.tensor, shift: int, window: int, WINDOW: tl.c
     return visible
 
 
+LOG2E = math.log2(math.e)  # the kernels exponentiate in base 2, as the hardware does
 POINTER = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32", "int32": "*i32"}
 
 

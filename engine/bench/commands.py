@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -11,9 +10,6 @@ from engine.bench.tool_commands import hardware_bytes, sanitize
 from engine.bench.tune_command import OWN_TABLE, tune_attention
 from engine.console import as_json, device_of, kernels_of, measuring, on_device, patience, print_json
 from engine.options import BadInput, params_from
-
-if TYPE_CHECKING:
-    from engine.bench.grid import Row
 
 
 @click.group()
@@ -45,6 +41,7 @@ def attention(
     """Attention, forward and backward, over the 24 rows of 16k tokens, grouped heads and odd shapes."""
     from engine import devices
     from engine.bench import attention as attention_
+    from engine.bench.grid import rows
     from engine.bench.record import Record
     from kernels.catalog import catalog
 
@@ -53,7 +50,7 @@ def attention(
         if peers or settings:
             raise BadInput("--tune searches the parameters of our kernels: leave out --peers and --set")
         ours = kernels_of(kernel.split(",") if kernel else [n for n, spec in known.items() if spec.info.role != "peer"], known)
-        return tune_attention(_rows(only), ours, where, seconds, record, target, as_json)
+        return tune_attention(rows(only), ours, where, seconds, record, target, as_json)
     if target is not None:
         raise BadInput("--write is for what a search has found: give --tune too")
     names = tuple(kernel.split(",")) if kernel else tuple(name for name, spec in known.items() if spec.info.role != "peer")
@@ -64,7 +61,7 @@ def attention(
     if any(not attention_.holds(result, specs, where, params) for result in kept.results):
         raise BadInput(f"{record} has rows of other kernels, of other parameters or of another device: name a new file")
     patience(where)
-    asked, done = _rows(only), {result.row for result in kept.results}
+    asked, done = rows(only), {result.row for result in kept.results}
     with measuring():
         for result in attention_.run([row for row in asked if row.id not in done], specs, where, seconds, params):
             kept.add(result)
@@ -77,11 +74,3 @@ def attention(
     for reason in attention_.refusals(found):
         click.echo(reason, err=True)
     return 1 if any(entry.check and not entry.check.ok for result in found for entry in result.entries) else 0
-
-
-def _rows(only: tuple[str, ...]) -> list[Row]:
-    from engine.bench.grid import rows
-
-    if not (found := rows(only)):
-        raise BadInput(f"no row holds {' or '.join(only)!r}: write for example --only 'forward D128 causal N4096'")
-    return found

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from engine.options import BadInput
 from kernels.contract import AttentionWorkload
 from kernels.contract.workload import Pass
 
@@ -30,8 +31,11 @@ def rows(only: tuple[str, ...] = ()) -> list[Row]:
 
 
 def named(found: Sequence[Row], only: tuple[str, ...]) -> list[Row]:
-    """Those whose ids hold every word of one of `only`; without one all."""
-    return [row for row in found if not only or any(all(word in row.id.split() for word in text.split()) for text in only)]
+    """Those whose ids hold every word of one of `only`; without one all. Raises: BadInput where there is none."""
+    chosen = [row for row in found if not only or any(all(word in row.id.split() for word in text.split()) for text in only)]
+    if not chosen:
+        raise BadInput(f"no row holds {' or '.join(only)!r}: write for example --only '{found[-1].id}'")
+    return chosen
 
 
 def _all() -> list[Row]:

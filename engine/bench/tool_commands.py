@@ -31,22 +31,22 @@ def hardware_bytes(
     from engine.bench import hardware_bytes as told
 
     where = _gpu(device, "bench bytes")
-    if not (rows := counters.rows(only)):
-        raise BadInput(f"no row holds {' or '.join(only)!r}: write for example --only 'D128 causal'")
-    specs = _ours(kernel)
+    asked, specs = counters.rows(only), _ours(kernel)
     kept = Record(record, told.Result)
     if any([one.kernel for one in result.kernels] != [spec.id for spec in specs] for result in kept.results):
         raise BadInput(f"{record} has rows of other kernels: name a new file")
     done = {(result.row, result.device, result.cache) for result in kept.results}
-    left = [row for row in rows if (row.id, where.name, cache) not in done]
+    left = [row for row in asked if (row.id, where.name, cache) not in done]
     for result in counters.run(left, specs, where, "all" if cache == "all" else "none"):
         kept.add(result)
         click.echo(told.brief(result), err=True)
+    wanted = {(row.id, where.name, cache) for row in asked}
+    found = [result for result in kept.results if (result.row, result.device, result.cache) in wanted]
     if as_json:
-        print_json(kept.results)
+        print_json(found)
     else:
-        click.echo(told.table(kept.results))
-    return 1 if any(one.wrong for result in kept.results for one in result.kernels) else 0
+        click.echo(told.table(found))
+    return 1 if any(one.wrong for result in found for one in result.kernels) else 0
 
 
 @click.command()

@@ -13,7 +13,6 @@ Source: Dao, FlashAttention-2 (2023), algorithm 1.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -37,14 +36,13 @@ from kernels.contract import (
     of_pass,
     var,
 )
-from kernels.jit import POINTER, block_d, cdiv, describable, described, descriptor, jit, require_triton, tl
+from kernels.jit import LOG2E, POINTER, block_d, cdiv, describable, described, descriptor, jit, require_triton, tl
 
 if TYPE_CHECKING:
     import torch
 
     Tensors = dict[str, torch.Tensor]
 
-LOG2E = math.log2(math.e)
 
 
 @jit

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from kernels import tuned
 from kernels.attention import gradient_rows, key_walk
 from kernels.contract import AttentionWorkload, Compilation, Config, Schedule
-from kernels.jit import arg_names, block_d, cdiv, describable, described, descriptor, jit, require_triton, tl
+from kernels.jit import LOG2E, arg_names, block_d, cdiv, describable, described, descriptor, jit, require_triton, tl
 
 if TYPE_CHECKING:
     import torch
@@ -158,7 +158,7 @@ def launch(
     tiles = [x for x, _ in given]
     strides = [step for x in (q, k, v, do, dk, dv) for step in x.stride()[:3]]
     scale = w.head_dim**-0.5
-    numbers = (w.seq, w.keys, base.stride(1), w.window, scale, scale * gradient_rows.LOG2E, w.heads, w.group)
+    numbers = (w.seq, w.keys, base.stride(1), w.window, scale, scale * LOG2E, w.heads, w.group)
     grid, options = (cdiv(w.keys, bn), w.kv_heads, w.batch), {"num_warps": config["warps"], "num_stages": config["stages"]}
     before, after = gradient_rows.bind(w, tensors)
 

@@ -13,7 +13,6 @@ Source: Shah et al., FlashAttention-3 (2024), algorithm 2 and section 3.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -54,14 +53,13 @@ from kernels.contract import (
     of_pass,
     var,
 )
-from kernels.jit import block_d, cdiv, gl, gluon_jit, hopper
+from kernels.jit import LOG2E, block_d, cdiv, gl, gluon_jit, hopper
 
 if TYPE_CHECKING:
     import torch
 
     Tensors = dict[str, torch.Tensor]
 
-LOG2E = math.log2(math.e)
 SECTION_BYTES = 24 << 20  # K and V that programs read at one time: half of the L2, which two halves of the chip share
 PROGRAMS = 132  # one a multiprocessor of an H100 or H200, where the device does not say
 LENGTHS = ("n_q", "n_kv", "window", "heads", "group", "blocks", "items", "span", "zigzag")

@@ -25,7 +25,7 @@ from kernels import tuned
 from kernels.attention import flash, gradient_rows, key_walk
 from kernels.attention.hopper_tiles import TABLE, WARPGROUP_ROWS, require_hopper, tma_described, tma_descriptor
 from kernels.contract import AttentionWorkload, Compilation, Config, Cost, Operand, Schedule
-from kernels.jit import add_shared_to_global, arg_names, block_d, cdiv, gl, gluon_jit, hopper, partition_barrier
+from kernels.jit import LOG2E, add_shared_to_global, arg_names, block_d, cdiv, gl, gluon_jit, hopper, partition_barrier
 
 if TYPE_CHECKING:
     import torch
@@ -322,11 +322,6 @@ def _flash_hopper_backward(
     ], [4, 1], [240, 24])
 
 
-def block_m(head_dim: int) -> int:
-    """Rows of a tile of queries, so that dQ's tile is two halves of 64 rows and at most 64 columns."""
-    return 2 * WARPGROUP_ROWS if block_d(head_dim) <= PANEL else WARPGROUP_ROWS
-
-
 def parts(workload: AttentionWorkload) -> int:
     """Programs that share the query heads of a KV head, and sum dK and dV in HBM: as many as fill the device, no more."""
     w = workload
@@ -368,7 +363,7 @@ def launch(workload: AttentionWorkload, config: Config, tensors: Tensors) -> Cal
     seen = tensors | {name: tensors[name][:, :, : w.seq] for name in ("base", "delta")}
     tiles = [tma_descriptor(name, seen[name], block) for name, block in _blocks(w, config).items()]
     scale = w.head_dim**-0.5
-    numbers = (w.seq, w.keys, w.window, w.group // parts(w), parts(w), scale, scale * gradient_rows.LOG2E)
+    numbers = (w.seq, w.keys, w.window, w.group // parts(w), parts(w), scale, scale * LOG2E)
     grid = (cdiv(w.keys, BLOCK_N), w.kv_heads * parts(w), w.batch)
     options = _constants(w, config) | {"num_warps": 4}
     before, after = gradient_rows.bind(w, tensors, parts(w) > 1)

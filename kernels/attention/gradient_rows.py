@@ -6,20 +6,17 @@ heads of a KV head, dK and dV have such sums too.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from kernels.contract import AttentionWorkload, Axis, Compilation, Config, Expr, Launch, Slot, TileOp, const, var
-from kernels.contract.schedule import Loop
-from kernels.jit import POINTER, arg_names, block_d, cdiv, jit, tl
+from kernels.contract import AttentionWorkload, Axis, Compilation, Config, Expr, Launch, Loop, Slot, TileOp, const, var
+from kernels.jit import LOG2E, POINTER, arg_names, block_d, cdiv, jit, tl
 
 if TYPE_CHECKING:
     import torch
 
     Tensors = dict[str, torch.Tensor]
 
-LOG2E = math.log2(math.e)
 WARPS = 4
 ELEMENTS = 2048  # of the rows of a program, in all
 

@@ -1,7 +1,7 @@
 """What backward passes share that own a block of keys and walk over the queries that see them: flash and flash_hopper.
 
-Which tiles of queries a block of keys visits, from that the closed-form cost, the operands, and the schedule of the three
-launches: delta, the walk, dQ from its sum.
+Which tiles of queries a block of keys visits, from that the closed-form cost, the operands, and the schedule: delta, the walk,
+dQ from its sum, and where programs share the queries of a KV head sums of dK and dV zeroed before and rounded after.
 """
 
 from __future__ import annotations
