@@ -14,6 +14,7 @@ from typing import Any
 REPEATS = 5
 FRAMES_S = 10.0
 CYCLES = 100
+LOOK_S = 0.005          # between two looks for a sample: what is told is not much coarser
 ROUNDS = 10             # of a second with the window drawn and a second without
 CLOSE_AT_S = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0, 3.0)   # after connecting: in the import of torch, in a compile, in a run
 Figures = dict[str, Any]
@@ -115,15 +116,19 @@ def slider() -> Figures:
 
 def _answer_s(window: Any, field: str, value: int) -> float:
     """Seconds from a number typed into a field to the first sample with it."""
+    from app.unattended import wait
+
     generation = window.snapshot.generation
     began = time.perf_counter()
     window.controls.fields[field].box.setValue(value)
-    _until(lambda: window.snapshot.generation > generation and _sampled(window), 60.0)
+    wait(60.0, lambda: window.snapshot.generation > generation and _sampled(window), LOOK_S)
     return time.perf_counter() - began
 
 
 def effect() -> Figures:
     """Each kernel's median time with the window drawn over that without, in turns of a second of one run."""
+    from app.unattended import spend
+
     window = _running(None)
     spans = []
     for _ in range(ROUNDS):
@@ -132,7 +137,7 @@ def effect() -> Figures:
             (window.frames.wake if drawn else window.frames.stop)()
             window.live.take_in()
             begin = window.snapshot.now_s
-            _until(lambda: False, 1.0)
+            spend(1.0)
             window.live.take_in()
             spans.append((begin, window.snapshot.now_s, drawn))
     window.live.bridge.blockSignals(False)
@@ -192,10 +197,12 @@ def _close_after(delay_s: float) -> float:
 
 def _running(device: str | None) -> Any:
     """A window with a run of every kernel ticked at first, measured for a second already."""
+    from app.unattended import spend, wait
+
     window = _window(1440, 900, device)
     window.connect_engine()
-    _until(lambda: _sampled(window, all), 120.0)
-    _until(lambda: False, 1.0)
+    wait(120.0, lambda: _sampled(window, all), LOOK_S)
+    spend(1.0)
     return window
 
 
@@ -218,14 +225,6 @@ def _window(width: int, height: int, device: str | None = "cpu") -> Any:
     window.furnish()
     application().processEvents()
     return window
-
-
-def _until(holds: Callable[[], bool], seconds: float) -> None:
-    from app.unattended import spend
-
-    end = time.monotonic() + seconds
-    while not holds() and time.monotonic() < end:
-        spend(0.005)
 
 
 def _child(code: str) -> str:

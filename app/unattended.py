@@ -48,11 +48,11 @@ def run(window: Window, path: Path, seconds: float, asked: dict[str, Any], stopp
         window.close()
 
 
-def wait(seconds: float, until: Callable[[], bool]) -> None:
-    """Runs the event loop until something holds, for some seconds at most."""
+def wait(seconds: float, until: Callable[[], bool], look_s: float = LOOK_S) -> None:
+    """Runs the event loop until something holds, for some seconds at most; `look_s` apart it is asked for."""
     deadline = QDeadlineTimer(round(1000 * seconds))
     while not (until() or deadline.hasExpired()):
-        spend(min(LOOK_S, deadline.remainingTime() / 1000))
+        spend(min(look_s, deadline.remainingTime() / 1000))
 
 
 def spend(seconds: float) -> None:
