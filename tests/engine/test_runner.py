@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -80,6 +80,7 @@ def test_the_pool_gives_back_what_is_far_too_much(monkeypatch: pytest.MonkeyPatc
     assert pool.bytes < held / 4
 
 
+@example(1, 2, 1, 1, 0, False, 1, True)  # dQ is zero but for the roundings of float64
 @settings(max_examples=25, deadline=None)
 @given(
     st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 150), st.integers(0, 150), st.booleans(),
@@ -99,7 +100,8 @@ def test_a_check_in_chunks_is_the_check_of_the_whole(
     assert verdict.rows == min(64, seq)
     assert not verdict.ok
     if seq <= 64:
-        whole = max(0.25 / (float(t.abs().max()) or 1.0) for name, t in wanted.items() if name != "lse")
+        tops = [float(t.abs().max()) for name, t in wanted.items() if name != "lse"]
+        whole = max(0.25 / (top if top > checking.ZERO else 1.0) for top in tops)
         assert verdict.max_error == pytest.approx(whole, rel=1e-3)
     right = {name: t.float() for name, t in wanted.items() if name != "lse"}
     assert checking.check(fake("good"), w, inputs, right).ok
