@@ -33,7 +33,7 @@ def _chunk(
     if FUSED:
         s = s * scale
         if CAUSAL:
-            s = tl.where(seen(rows, cols, n_kv - n_q, window, WINDOW), s, float("-inf"))
+            s = s + tl.where(seen(rows, cols, n_kv - n_q, window, WINDOW), 0.0, float("-inf"))  # a choice waits for each load
     return s, inside
 
 
