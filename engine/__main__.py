@@ -1,20 +1,19 @@
-"""The engine without a window: python -m engine doctor | devices | kernels | run | bench | serve."""
+"""The engine without a window: python -m engine doctor | devices | kernels | run | decode | bench | serve."""
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Mapping
-from queue import SimpleQueue
 from typing import Any
 
 import click
 
 from engine.bench.commands import bench
-from engine.console import as_json, device_of, on_device, print_json, print_rich, print_table
-from engine.options import BadInput, default_workload, params_from, run_command, workload_from, workload_options
-from engine.protocol import Bye, Command, Configure, Event, Fault, Phase, Refused, Shutdown, Start
+from engine.console import as_json, converse, device_of, on_device, print_json, print_rich, print_table
+from engine.models.command import decode
+from engine.options import default_workload, params_from, run_command, workload_from, workload_options
+from engine.protocol import Command, Configure, Fault, Start
 from engine.results import Collector, Result, table
 from kernels.contract import Config, Device, KernelSpec, Workload
 
@@ -28,6 +27,7 @@ def main() -> None:
 
 
 main.add_command(bench)
+main.add_command(decode)
 
 
 @main.command()
@@ -118,27 +118,9 @@ def _measure(
     """Runs a session to the end of its run. Raises: BadInput where it refuses the commands."""
     from engine.session import Session
 
-    events: SimpleQueue[Event] = SimpleQueue()
-    session = Session(events.put, devices=found, catalog=known, models=(), telemetry_s=None)
-    for command in commands:
-        session.send(command)
-    threading.Thread(target=session.run, name="session", daemon=True).start()
-    collector, faults = Collector(), list[Fault]()
-    event: Event | None = None
-    try:
-        while not isinstance(event, Bye) and not (isinstance(event, Phase) and event.name == "idle"):
-            event = events.get()
-            collector.add(event)
-            if isinstance(event, Fault):
-                faults.append(event)
-            elif isinstance(event, Refused) and not event.kernel:
-                if faults:
-                    break
-                raise BadInput(event.reason)
-    finally:
-        session.send(Shutdown())
-        while not isinstance(event, Bye):
-            event = events.get()
+    collector = Collector()
+    faults = converse(
+        lambda emit: Session(emit, devices=found, catalog=known, models=(), telemetry_s=None), commands, collector.add)
     return collector.results(), faults
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from engine.bench.generate_command import generate
 from engine.bench.tool_commands import hardware_bytes, sanitize
 from engine.bench.tune_command import OWN_TABLE, tune_attention
 from engine.console import as_json, device_of, kernels_of, measuring, on_device, patience, print_json
@@ -19,6 +20,7 @@ def bench() -> None:
 
 bench.add_command(hardware_bytes)
 bench.add_command(sanitize)
+bench.add_command(generate)
 
 
 @bench.command()
