@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from statistics import mean, median, stdev
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from msgspec import Struct
@@ -108,20 +108,19 @@ def _measure(row: Row, model: Model, device: Device, machine: Machine, runs: int
     decoding = Decoding(
         model=model, lanes=(lane,), batch=row.batch, prompt=row.prompt, new=min(row.new, model.context - row.prompt),
         dtype=row.dtype)
-    dtype = getattr(torch, row.dtype)
     machine.forget_peak()
-    weights = random_weights(model, model.kv_heads, dtype, machine.place, 0)
-    decoder = Decoder(model, model.kv_heads, weights, dtype, machine.place)
+    weights = random_weights(model, model.kv_heads, row.dtype, machine.place, 0)
+    decoder = Decoder(model, model.kv_heads, weights, row.dtype, machine.place)
     prompt = torch.randint(model.vocab, (row.batch, row.prompt), generator=torch.Generator().manual_seed(0)).to(machine.place)
     seconds: list[float] = []
     steps: list[tuple[int, float]] = []  # position, nanoseconds
     generation = Generation(decoder, row.cache, row.batch, decoding.tokens, sampling=None, graph=device.kind == "cuda")
-    generation.warm_up()
+    generation.prepare()
     for _ in range(runs):
         generation.reset()
         began = last = machine.stamp()
         generation.prefill(prompt)
-        marks = []
+        marks: list[tuple[int, int, Any, Any]] = []
         while generation.position < decoding.tokens:
             count = min(SAMPLE, decoding.tokens - generation.position)
             start = last if marks else machine.stamp()

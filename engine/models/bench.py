@@ -8,6 +8,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -85,13 +86,13 @@ class ModelBench:
     def _allocate(self, task: Task[DecodingJob], lane: _Running) -> None:
         """Weights, shared with the lanes of as many KV heads where all is alike, and the cache."""
         decoding, wanted, place = task.job.decoding, lane.plan.lane, self.machine.place
-        dtype = getattr(torch, decoding.dtype)
+        shape = (decoding.model, wanted.kv_heads)
         if wanted.kv_heads not in self._weights:
             self._weights[wanted.kv_heads] = (
-                load_weights(decoding.weights, decoding.model, wanted.kv_heads, dtype, place) if decoding.weights else
-                random_weights(decoding.model, wanted.kv_heads, dtype, place, decoding.seed, shared=self._shared))
-        decoder = Decoder(decoding.model, wanted.kv_heads, self._weights[wanted.kv_heads], dtype, place)
-        sampling = Sampling(decoding.temperature, decoding.top_k, decoding.seed) if decoding.temperature else None
+                load_weights(Path(decoding.weights), *shape, decoding.dtype, place) if decoding.weights else
+                random_weights(*shape, decoding.dtype, place, decoding.seed, self._shared))
+        decoder = Decoder(*shape, self._weights[wanted.kv_heads], decoding.dtype, place)
+        sampling = Sampling(decoding.temperature, decoding.top_k or None, decoding.seed) if decoding.temperature else None
         self.machine.trim()
         before = self.machine.used_bytes()
         lane.generation = Generation(
@@ -142,7 +143,7 @@ class ModelBench:
         task.phase("compiling" if self.device.kind == "cuda" else "warming", lane.plan.lane.id)
         generator = torch.Generator().manual_seed(decoding.seed)
         prompt = torch.randint(decoding.model.vocab, (decoding.batch, decoding.prompt), generator=generator)
-        generation.warm_up()
+        generation.prepare()
         task.look()
         task.phase("measuring", lane.plan.lane.id)
         self._sample(task, lane, generation, 1, lambda: generation.prefill(prompt.to(self.machine.place)), prefill=True)
@@ -153,13 +154,13 @@ class ModelBench:
         prefill: bool = False,
     ) -> None:
         decoding, which = task.job.decoding, lane.plan.lane
-        before = max(generation.position, decoding.prompt - 1)
+        before = max(generation.position - decoding.prompt, 0)
         start = self.machine.stamp()
         for _ in range(steps):
             step()
         lane.step_ns = self.machine.between(start, self.machine.stamp()) / steps
         position = generation.position
-        made = generation.tokens()[0, before + 1 - decoding.prompt: position + 1 - decoding.prompt]
+        made = generation.tokens()[0, before:]
         task.post(DecodeSample(
             generation=task.job.generation, lane=which.id, position=position, steps=steps, time_ns=lane.step_ns,
             prefill=prefill, tokens=tuple(made.tolist()), kv_bytes=decoding.kv_bytes(which, position),
@@ -209,7 +210,7 @@ class ModelBench:
             lane.generation = None
 
     def _report_memory(self, task: Task[DecodingJob]) -> None:
-        tensors = {x.data_ptr(): x.nbytes for weights in self._weights.values() for x in weights.tensors()}
+        tensors = {x.data_ptr(): x.nbytes for weights in self._weights.values() for x in weights.tensors.values()}
         weights, cache = sum(tensors.values()), sum(lane.generation.allocated_bytes for lane in self._lanes if lane.generation)
         held, reserved = self.machine.allocated_bytes(), self.machine.reserved_bytes()
         activations = max(0, (held or 0) - weights - cache)

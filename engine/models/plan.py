@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from engine import memory
 from engine.decoding import MOST, Decoding, Lane
-from engine.models.memory import activation_bytes, cache_sizes, weight_sizes
+from engine.models.sizes import activation_bytes, cache_sizes, weight_sizes
 from engine.protocol import ConfigureDecoding, DecodingPlanned, LanePlan
 from kernels.contract import Device
 

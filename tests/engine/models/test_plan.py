@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from engine.decoding import CACHES, PAGE, Decoding, Lane, Model
 from engine.models import shapes
-from engine.models.memory import cache_sizes, weight_sizes
 from engine.models.plan import peak_bytes, plan
+from engine.models.sizes import cache_sizes, weight_sizes
 from engine.protocol import ConfigureDecoding, DecodingPlanned
 from kernels.contract import Device
 from tests.kernels.shapes import CPU, H200
@@ -53,7 +53,7 @@ def test_the_tensors_of_a_cache_sum_to_what_is_said_to_be_allocated(
 
 
 def test_cached_in_eight_bits_takes_half_and_the_scales() -> None:
-    dense, eight = (Lane(cache=kind, kv_heads=8) for kind in ("dense", "int8"))  # type: ignore[arg-type]
+    dense, eight = (Lane(cache=kind, kv_heads=8) for kind in ("dense", "int8"))
     d = decoding("llama-3-8b", dense, eight)
     assert d.kv_bytes(eight, 100) / d.kv_bytes(dense, 100) == (128 + 4) / (2 * 128)
 
@@ -85,7 +85,7 @@ def test_a_model_that_never_fits_says_so() -> None:
 
 
 def test_lanes_that_fit_alone_are_refused_until_the_rest_fits_together() -> None:
-    lanes = [Lane(cache=cache, kv_heads=8) for cache in ("dense", "paged", "int8")]  # type: ignore[arg-type]
+    lanes = [Lane(cache=cache, kv_heads=8) for cache in ("dense", "paged", "int8")]
     d = decoding("llama-3-8b", *lanes, batch=32, prompt=2000, new=6000)
     whole = planned(d, 200 * GIB)
     assert not any(plan.refused for plan in whole.plans)
