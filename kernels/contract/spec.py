@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     Tensors = dict[str, torch.Tensor]
 
 
+Family = Literal["attention", "decode", "linear"]
+
+
 class Refusal(ValueError):
     """A kernel cannot run this workload here; the text is one sentence for the user."""
 
@@ -125,7 +128,7 @@ class KernelInfo(Struct, frozen=True, kw_only=True):
     id: str
     title: str
     summary: str
-    family: Literal["attention"]
+    family: Family
     role: Literal["baseline", "ours", "peer"]
     passes: tuple[Pass, ...] = ("forward",)
     dtypes: tuple[str, ...] = ("float16", "bfloat16", "float32")

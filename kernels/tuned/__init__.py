@@ -35,8 +35,8 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     head_dim: int
     itemsize: int
-    block_m: int
-    block_n: int
+    block_m: int = 0             # 0: the kernel has no such parameter
+    block_n: int = 0
     warps: int = 4
     stages: int = 1
     keys: int = 0                # for that many keys at most; 0: for any number
@@ -45,8 +45,8 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def params(self) -> dict[str, int]:
-        """Those that every kernel's rows have."""
-        return {name: getattr(self, name) for name in COMMON}
+        """Those that the rows of many kernels have, as far as this one's has them."""
+        return {name: value for name in COMMON if (value := getattr(self, name))}
 
     def with_params(self, params: Mapping[str, int]) -> Row:
         """The row with these parameters in place of its own."""
