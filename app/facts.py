@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app import format as fmt
 from app.store import Snapshot
-from engine.protocol import KernelPlan, Preset, Workload
+from engine.protocol import KernelPlan, Model, Workload
 
 ORDER = ("Q", "K", "V", "S", "P", "O")
 WASTE = frozenset({"S", "P"})  # what need never leave the SM
@@ -63,10 +63,10 @@ def sharing(workload: Workload, kv_heads: int) -> str:
     return "MHA" if kv_heads == workload.heads else "MQA" if kv_heads == 1 else f"GQA-{kv_heads}"
 
 
-def preset_of(snapshot: Snapshot) -> Preset | None:
+def model_of(snapshot: Snapshot) -> Model | None:
     """The model whose attention has the workload's shape; None where none has."""
-    workload, presets = snapshot.workload, snapshot.hello.presets if snapshot.hello else ()
+    workload, models = snapshot.workload, snapshot.hello.models if snapshot.hello else ()
     if workload is None:
         return None
     shape = (workload.heads, workload.kv_heads, workload.head_dim)
-    return next((preset for preset in presets if (preset.heads, preset.kv_heads, preset.head_dim) == shape), None)
+    return next((model for model in models if (model.heads, model.kv_heads, model.head_dim) == shape), None)

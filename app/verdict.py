@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app import format as fmt
-from app.facts import memory_name, opaque, preset_of, sharing, wasted_bytes
+from app.facts import memory_name, model_of, opaque, sharing, wasted_bytes
 from app.store import Snapshot
 from engine.protocol import KernelPlan
 
@@ -200,8 +200,8 @@ def _sharing(snapshot: Snapshot) -> str:
     workload = snapshot.workload
     if workload is None or workload.group == 1:
         return ""
-    preset = preset_of(snapshot)
-    layers = preset.layers if preset else 1
+    model = model_of(snapshot)
+    layers = model.layers if model else 1
     size = fmt.bytes_iec(workload.kv_cache_bytes(layers=layers))
     whole = fmt.bytes_iec(workload.kv_cache_bytes(workload.heads, layers))
     return f"{sharing(workload, workload.kv_heads)} keeps the KV cache at {size} where MHA needs {whole}"

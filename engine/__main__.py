@@ -119,7 +119,7 @@ def _measure(
     from engine.session import Session
 
     events: SimpleQueue[Event] = SimpleQueue()
-    session = Session(events.put, devices=found, catalog=known, presets=(), telemetry_s=None)
+    session = Session(events.put, devices=found, catalog=known, models=(), telemetry_s=None)
     for command in commands:
         session.send(command)
     threading.Thread(target=session.run, name="session", daemon=True).start()

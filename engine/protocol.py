@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
+from engine.decoding import CACHES, CacheKind, Decoding, Lane, Model
 from kernels.contract import AttentionWorkload, Config, Cost, Device, Field, KernelInfo, Schedule, Workload
 
 VERSION = 1
@@ -19,19 +20,6 @@ MOST_QUOTED = 300  # characters of a line that is no message
 
 Provenance = Literal["measured", "modelled", "simulated", "scheduled", "published", "spec"]
 PhaseName = Literal["idle", "importing", "allocating", "compiling", "warming", "checking", "measuring", "paused"]
-
-
-class Preset(Struct, frozen=True, kw_only=True):
-    """A model's attention shape. `layers` and `context` size its KV cache. Source: the model's published config."""
-
-    id: str
-    title: str
-    heads: int
-    kv_heads: int
-    head_dim: int
-    layers: int
-    context: int
-    source: str = ""
 
 
 # --- commands: front end -> engine -------------------------------------------------------------------------------
@@ -47,8 +35,19 @@ class Configure(Struct, frozen=True, kw_only=True, tag=True):
     params: dict[str, dict[str, int]] = field(default_factory=dict)  # kernel -> parameter -> value
 
 
+class ConfigureDecoding(Struct, frozen=True, kw_only=True, tag=True):
+    """Choose a model to decode, in lanes side by side. Answered by `DecodingPlanned`."""
+
+    generation: int
+    device: str
+    decoding: Decoding
+
+
 class Start(Struct, frozen=True, kw_only=True, tag=True):
-    """Measure the configuration, alternating between its kernels, for `seconds` or until told otherwise."""
+    """Measure the configuration, alternating between its kernels, for `seconds` or until told otherwise.
+
+    A decoding begins with the prompt, its lanes taking turns, and ends with its last token.
+    """
 
     seconds: float | None = None
 
@@ -65,7 +64,7 @@ class Shutdown(Struct, frozen=True, tag=True):
     """End the session. Answered by `Bye`."""
 
 
-Command = Configure | Start | Pause | Stop | Shutdown
+Command = Configure | ConfigureDecoding | Start | Pause | Stop | Shutdown
 
 # --- events: engine -> front end ---------------------------------------------------------------------------------
 
@@ -80,7 +79,7 @@ class Hello(Struct, frozen=True, kw_only=True, tag=True):
     devices: tuple[Device, ...]
     kernels: tuple[KernelInfo, ...]
     fields: tuple[Field, ...]
-    presets: tuple[Preset, ...]
+    models: tuple[Model, ...]
 
 
 class DeviceFound(Struct, frozen=True, kw_only=True, tag=True):
@@ -129,6 +128,71 @@ class Planned(Struct, frozen=True, kw_only=True, tag=True):
     memory_bytes: int
 
 
+class LanePlan(Struct, frozen=True, kw_only=True):
+    """What is known of one lane before it runs. `refused` is a sentence, and then it will not run.
+
+    All bytes are predicted, of this lane alone: its weights, its cache by formula at the last token and as allocated, and what
+    a step takes beside them. `longest`: the tokens of a sequence that fit the device with all else as it is, `largest_batch`
+    the sequences; None where everything up to the model's context, or the field's range, fits.
+    """
+
+    lane: Lane
+    weights_bytes: int
+    kv_bytes: int
+    kv_allocated_bytes: int
+    activations_bytes: int
+    peak_memory_bytes: int
+    longest: int | None = None
+    largest_batch: int | None = None
+    refused: str | None = None
+
+
+class DecodingPlanned(Struct, frozen=True, kw_only=True, tag=True):
+    """The answer to a valid `ConfigureDecoding`: one plan per lane. Memory is predicted for the run as a whole."""
+
+    t_ns: int = 0
+    generation: int
+    device: str
+    decoding: Decoding
+    plans: tuple[LanePlan, ...]
+    peak_memory_bytes: int
+    memory_bytes: int
+
+
+class DecodeSample(Struct, frozen=True, kw_only=True, tag=True):
+    """Some steps of one lane between one pair of clock reads; `time_ns` of each step, which gives a token a sequence.
+
+    `position`: tokens that each sequence holds after them. `prefill`: this was the prompt, in one step.
+    `tokens`: what the first sequence was given in these steps. `kv_bytes`: by formula, at `position`; `kv_nvml_bytes`: what the
+    device's used memory grew by when the cache was allocated. `step_bytes`: what the last step had to read, weights and cache.
+    """
+
+    t_ns: int = 0
+    generation: int
+    lane: str
+    position: int
+    steps: int
+    time_ns: float
+    prefill: bool = False
+    tokens: tuple[int, ...] = ()
+    kv_bytes: int
+    kv_allocated_bytes: int
+    kv_nvml_bytes: int | None = None
+    step_bytes: int
+    provenance: Provenance = "measured"
+    source: str = "CUDA events"
+
+
+class LaneDone(Struct, frozen=True, kw_only=True, tag=True):
+    """A lane has made its last token. `tokens`: the new ones of every sequence."""
+
+    t_ns: int = 0
+    generation: int
+    lane: str
+    tokens: tuple[tuple[int, ...], ...]
+    peak_memory_bytes: int | None = None
+
+
 class KernelSample(Struct, frozen=True, kw_only=True, tag=True):
     """One timing: `launches` executions back to back between one pair of clock reads, `time_ns` per execution."""
 
@@ -174,7 +238,10 @@ class DeviceSample(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class MemorySample(Struct, frozen=True, kw_only=True, tag=True):
-    """Who owns the device's memory: bytes by owner (`Q K V O`, `S and P`, `other`), as allocated."""
+    """Who owns the device's memory: bytes by owner, as allocated.
+
+    Of kernels `Q K V O`, `S and P`, `other`; of a decoding `weights`, `KV cache`, `activations`, `other`.
+    """
 
     t_ns: int = 0
     generation: int
@@ -184,7 +251,7 @@ class MemorySample(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Refused(Struct, frozen=True, kw_only=True, tag=True):
-    """A command or a kernel (where named) was refused; `reason` says what to change."""
+    """A command, or a kernel or a lane (where named), was refused; `reason` says what to change."""
 
     t_ns: int = 0
     generation: int
@@ -210,7 +277,8 @@ class Bye(Struct, frozen=True, kw_only=True, tag=True):
 
 
 Event = (
-    Hello | DeviceFound | Phase | Planned | KernelSample | Checked | DeviceSample | MemorySample | Refused | Fault | Bye
+    Hello | DeviceFound | Phase | Planned | DecodingPlanned | KernelSample | DecodeSample | LaneDone | Checked | DeviceSample
+    | MemorySample | Refused | Fault | Bye
 )
 
 _encoder = msgspec.json.Encoder()
@@ -249,8 +317,48 @@ def _line(error: Exception) -> str:
 
 
 __all__ = [
-    "VERSION", "AttentionWorkload", "Bye", "Checked", "Command", "Config", "Configure", "Cost", "Device", "DeviceFound",
-    "DeviceSample", "Event", "Fault", "Field", "Hello", "KernelInfo", "KernelPlan", "KernelSample", "MemorySample",
-    "MessageError", "Pause", "Phase", "PhaseName", "Planned", "Preset", "Provenance", "Refused", "Schedule", "Shutdown",
-    "Start", "Stop", "Workload", "decode_command", "decode_event", "encode",
+    "CACHES",
+    "VERSION",
+    "AttentionWorkload",
+    "Bye",
+    "CacheKind",
+    "Checked",
+    "Command",
+    "Config",
+    "Configure",
+    "ConfigureDecoding",
+    "Cost",
+    "DecodeSample",
+    "Decoding",
+    "DecodingPlanned",
+    "Device",
+    "DeviceFound",
+    "DeviceSample",
+    "Event",
+    "Fault",
+    "Field",
+    "Hello",
+    "KernelInfo",
+    "KernelPlan",
+    "KernelSample",
+    "Lane",
+    "LaneDone",
+    "LanePlan",
+    "MemorySample",
+    "MessageError",
+    "Model",
+    "Pause",
+    "Phase",
+    "PhaseName",
+    "Planned",
+    "Provenance",
+    "Refused",
+    "Schedule",
+    "Shutdown",
+    "Start",
+    "Stop",
+    "Workload",
+    "decode_command",
+    "decode_event",
+    "encode",
 ]

@@ -30,10 +30,10 @@ from engine.protocol import (
     Fault,
     Hello,
     MemorySample,
+    Model,
     Pause,
     Phase,
     PhaseName,
-    Preset,
     Refused,
     Shutdown,
     Start,
@@ -70,17 +70,17 @@ class Session:
 
     Args:
         emit: takes every event, in order, called from the thread that runs `run`.
-        catalog, devices, presets, sampler: what there is; left out, what this machine has.
+        catalog, devices, models, sampler: what there is; left out, what this machine has.
         telemetry_s: seconds between two samples of the device's counters; None: no samples.
     """
 
     def __init__(
         self, emit: Callable[[Event], None], *, catalog: Mapping[str, KernelSpec] | None = None,
-        devices: Sequence[Device] | None = None, presets: Sequence[Preset] | None = None,
+        devices: Sequence[Device] | None = None, models: Sequence[Model] | None = None,
         sampler: Callable[[Device], Sampler] | None = None, telemetry_s: float | None = TELEMETRY_S,
     ) -> None:
         self._emit_event = emit
-        self._given = (catalog, devices, presets, sampler)
+        self._given = (catalog, devices, models, sampler)
         self._telemetry_s = telemetry_s
         self._inbox: SimpleQueue[Command | _Report | _Rejected] = SimpleQueue()
         self._began = time.perf_counter_ns()
@@ -127,7 +127,8 @@ class Session:
                 self._sample()
 
     def _open(self) -> None:
-        from engine import devices, presets, telemetry
+        from engine import devices, telemetry
+        from engine.models import shapes
         from kernels.catalog import catalog
 
         known, found, models, sampler = self._given
@@ -138,7 +139,7 @@ class Session:
         self._emit(Hello(
             host=platform.node(), software=_software(self._devices), devices=tuple(self._devices),
             kernels=tuple(spec.info for spec in self._catalog.values()), fields=fields_of(AttentionWorkload),
-            presets=tuple(presets.load() if models is None else models),
+            models=tuple(shapes.load() if models is None else models),
         ))
         if self._devices:
             self._watch(self._devices[0])

@@ -44,7 +44,17 @@ from app.labs.attention import LAB as ATTENTION
 
 LAB = replace(ATTENTION, id=ID, title="A lab of my own")
 '''
-MODEL = 'title = "Aardvark"\nheads = 8\nkv_heads = 2\nhead_dim = 64\nlayers = 4\ncontext = 2048\nsource = "a recipe"\n'
+MODEL = """title = "Aardvark"
+heads = 8
+kv_heads = 2
+head_dim = 64
+layers = 4
+context = 2048
+hidden = 512
+mlp = 2048
+vocab = 1000
+source = "a recipe"
+"""
 
 
 @pytest.fixture
@@ -107,11 +117,11 @@ def test_a_family_is_one_folder(copy: Path) -> None:
 
 def test_a_model_is_one_file(copy: Path) -> None:
     (copy / "assets/models/aardvark.toml").write_text(MODEL)
-    code = "from engine.presets import load\nprint(json.dumps([preset.id for preset in load()]))"
+    code = "from engine.models.shapes import load\nprint(json.dumps([model.id for model in load()]))"
     assert said(copy, code)[0] == "aardvark"
     (copy / "assets/models/aardvark.toml").write_text(MODEL.replace("heads = 8", "heads = 'many'", 1))
-    error = sentence(copy, "from engine.presets import load; load()")
-    assert error == "engine.presets.PresetError: aardvark.toml: Expected `int`, got `str` - at `$.heads`"
+    error = sentence(copy, "from engine.models.shapes import load; load()")
+    assert error == "engine.models.shapes.ModelError: aardvark.toml: Expected `int`, got `str` - at `$.heads`"
 
 
 PLOTS = "from app.plots import plots\nprint(json.dumps({plot.id: plot.title for plot in plots().values()}))"

@@ -75,9 +75,9 @@ def test_every_file_of_the_packages_is_in_the_wheel_and_no_other_package(wheel: 
 
 def test_what_is_installed_finds_its_data(run: Run, site: Path) -> None:
     code = (
-        "import json\nfrom app.theme import THEMES, Theme\nfrom engine.presets import load\nfrom kernels import tuned\n"
+        "import json\nfrom app.theme import THEMES, Theme\nfrom engine.models.shapes import load\nfrom kernels import tuned\n"
         "import app\nprint(json.dumps({'home': app.__file__, 'themes': [Theme.load(theme).id for theme in THEMES],\n"
-        "'models': [preset.id for preset in load()], 'tables': sorted(tuned.tables()),\n"
+        "'models': [model.id for model in load()], 'tables': sorted(tuned.tables()),\n"
         "'resources': [len(tuned.recorded(table).resources) for table in sorted(tuned.tables()) if table != tuned.CPU]}))"
     )
     found = json.loads(run(sys.executable, "-c", code))

@@ -27,7 +27,7 @@ from app.panels.fields import IntControl
 from app.panels.parameters import Parameters
 from app.store import Snapshot
 from app.theme import Theme
-from engine.protocol import Device, Field, Hello, Preset
+from engine.protocol import Device, Field, Hello, Model
 
 SHARED = ("MHA", "GQA", "MQA")
 WIDTH_PX = 268
@@ -51,7 +51,7 @@ class Controls(QWidget):
         self._shown: Choice | None = None
         self._drags = 0
         self._hues: dict[str, int] = {}
-        self.devices, self.presets = QComboBox(), QComboBox()
+        self.devices, self.models = QComboBox(), QComboBox()
         self.kernels: dict[str, QCheckBox] = {}
         self.reasons: dict[str, QLabel] = {}
         self.fields: dict[str, Control] = {}
@@ -84,7 +84,7 @@ class Controls(QWidget):
         self._show_form(
             self._titled("Device", self._device_row(hello.devices)),
             self._titled("Kernels", self._kernel_rows(hello)),
-            self._titled("Model shape", self._preset_row(hello.presets)),
+            self._titled("Model shape", self._model_row(hello.models)),
             self._field_rows(hello.fields), self.parameters,
         )
         self.set_theme(self._theme)
@@ -111,10 +111,10 @@ class Controls(QWidget):
         for kind, button in self.sharing.items():
             button.setChecked(kind == choice.workload.sharing)
         shape = (heads, values["kv_heads"], values["head_dim"])
-        presets = [self.presets.itemData(i) for i in range(self.presets.count())]
-        same = [i for i, p in enumerate(presets) if p and (p.heads, p.kv_heads, p.head_dim) == shape]
-        if self.presets.currentIndex() not in same:  # two models may have one shape
-            self.presets.setCurrentIndex(same[0] if same else 0)
+        models = [self.models.itemData(i) for i in range(self.models.count())]
+        same = [i for i, p in enumerate(models) if p and (p.heads, p.kv_heads, p.head_dim) == shape]
+        if self.models.currentIndex() not in same:  # two models may have one shape
+            self.models.setCurrentIndex(same[0] if same else 0)
         if self._hello:
             self.parameters.show_for([info for info in self._hello.kernels if info.id in choice.kernels], choice.params,
                                      choice.workload.pass_)
@@ -188,13 +188,13 @@ class Controls(QWidget):
             rows += (box, reason)
         return _column(*rows)
 
-    def _preset_row(self, presets: Sequence[Preset]) -> QWidget:
-        self.presets = _box("Model shape")
-        self.presets.addItem("custom", None)
-        for preset in presets:
-            self.presets.addItem(f"{preset.title} ({preset.heads}:{preset.kv_heads}, D {preset.head_dim})", preset)
-        self.presets.activated.connect(self._preset_activated)
-        return self.presets
+    def _model_row(self, models: Sequence[Model]) -> QWidget:
+        self.models = _box("Model shape")
+        self.models.addItem("custom", None)
+        for model in models:
+            self.models.addItem(f"{model.title} ({model.heads}:{model.kv_heads}, D {model.head_dim})", model)
+        self.models.activated.connect(self._model_activated)
+        return self.models
 
     def _field_rows(self, fields: Sequence[Field]) -> QWidget:
         grid = QWidget()
@@ -302,10 +302,10 @@ class Controls(QWidget):
         self._set(kv_heads={"MHA": heads, "GQA": quarter, "MQA": 1}[self.sender().property("kind")])
 
     @Slot(int)
-    def _preset_activated(self, place: int) -> None:
-        preset = self.presets.itemData(place)
-        if preset is not None:
-            self._set(heads=preset.heads, kv_heads=preset.kv_heads, head_dim=preset.head_dim)
+    def _model_activated(self, place: int) -> None:
+        model = self.models.itemData(place)
+        if model is not None:
+            self._set(heads=model.heads, kv_heads=model.kv_heads, head_dim=model.head_dim)
 
     @Slot(int)
     def _device_activated(self, place: int) -> None:

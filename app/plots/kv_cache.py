@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app import format as fmt
-from app.facts import preset_of, sharing
+from app.facts import model_of, sharing
 from app.plots.rows import Part, Row, RowChart
 from app.plots.scales import bytes_from_zero
 from app.plots.table import Table
@@ -32,8 +32,8 @@ class KvCache(PlotView):
         most = workload.kv_cache_bytes(workload.heads, layers)
         full, numbers = formula(workload, layers), fmt.plural(layers, "layer")
         self._chart.show_rows(self.theme, rows, bytes_from_zero(most), (full, FORMULA))
-        preset = preset_of(snapshot)
-        self.say(units=(f"{numbers} of {preset.title}", numbers) if preset else (numbers,), notes=("formula",), more=full)
+        model = model_of(snapshot)
+        self.say(units=(f"{numbers} of {model.title}", numbers) if model else (numbers,), notes=("formula",), more=full)
         return True
 
     def _row(self, workload: Workload, kv_heads: int, layers: int) -> Row:
@@ -75,8 +75,8 @@ def choices(workload: Workload) -> list[int]:
 
 def layers_of(snapshot: Snapshot) -> int:
     """As many layers as the model that the shape is of; else one."""
-    preset = preset_of(snapshot)
-    return preset.layers if preset else 1
+    model = model_of(snapshot)
+    return model.layers if model else 1
 
 
 def formula(workload: Workload, layers: int) -> str:

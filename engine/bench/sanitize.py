@@ -25,7 +25,7 @@ State = Literal["clean", "errors", "not followed", "not run"]
 TOOLS: tuple[Tool, ...] = ("memcheck", "racecheck")
 DTYPES: tuple[DType, ...] = ("bfloat16", "float32")
 SECONDS = 240.0  # for one kernel under one tool
-ALONE = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # every tensor its own allocation
+ALONE = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "OMP_NUM_THREADS": "2"}  # every tensor its own allocation; no host taken whole
 SHAPES = (
     AttentionWorkload(batch=2, heads=4, kv_heads=2, seq=333, head_dim=128),
     AttentionWorkload(batch=100, heads=4, kv_heads=1, seq=300, head_dim=64),  # two programs share the heads of each block

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from engine.protocol import Checked, DeviceSample, Event, Hello, KernelPlan, KernelSample, MemorySample, Phase, Planned, Preset
+from engine.protocol import Checked, DeviceSample, Event, Hello, KernelPlan, KernelSample, MemorySample, Model, Phase, Planned
 from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload, Device, fields_of
 
@@ -18,13 +18,14 @@ WORKLOAD = AttentionWorkload(batch=4, seq=4096, heads=16, kv_heads=16, head_dim=
 MEDIANS_NS = {
     "naive": 14.1e6, "flash": 2.31e6, "sdpa_cudnn": 2.0e6, "sdpa_efficient": 3.4e6, "sdpa_flash": 2.9e6, "sdpa_math": 17e6,
 }
-PRESET = Preset(id="llama-3-8b", title="Llama-3-8B", heads=32, kv_heads=8, head_dim=128, layers=32, context=8192)
+MODEL = Model(id="llama-3-8b", title="Llama-3-8B", heads=32, kv_heads=8, head_dim=128, layers=32, context=8192,
+              hidden=4096, mlp=14336, vocab=128256)
 
 
 def hello() -> Hello:
     """The first event. Of the catalog the kernels of MEDIANS_NS: a new kernel changes no approved picture."""
     infos = tuple(spec.info for spec in catalog().values() if spec.id in MEDIANS_NS)
-    return Hello(devices=(H200, CPU), kernels=infos, fields=fields_of(AttentionWorkload), presets=(PRESET,))
+    return Hello(devices=(H200, CPU), kernels=infos, fields=fields_of(AttentionWorkload), models=(MODEL,))
 
 
 def planned(

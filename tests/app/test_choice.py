@@ -59,7 +59,7 @@ def test_what_was_kept_serves_only_where_it_still_can() -> None:
     assert fitted(CHOICE, feed.hello()) == CHOICE
     assert fitted(msgspec.structs.replace(CHOICE, device="cuda:9"), feed.hello()) is None
     assert fitted(msgspec.structs.replace(CHOICE, kernels=("gone",)), feed.hello()) is None
-    empty = Hello(devices=(feed.H200,), kernels=(), fields=(), presets=())
+    empty = Hello(devices=(feed.H200,), kernels=(), fields=(), models=())
     assert fitted(CHOICE, empty) is None
 
 

@@ -107,15 +107,15 @@ def test_a_window_needs_causal_and_goes_with_it(controls: Controls) -> None:
     assert chosen(controls).workload.causal
 
 
-def test_a_preset_sets_the_shape_and_is_recognised(controls: Controls) -> None:
-    controls.presets.setCurrentIndex(1)
-    controls.presets.activated.emit(1)
+def test_a_model_sets_the_shape_and_is_recognised(controls: Controls) -> None:
+    controls.models.setCurrentIndex(1)
+    controls.models.activated.emit(1)
     workload = chosen(controls).workload
     assert (workload.heads, workload.kv_heads, workload.head_dim) == (32, 8, 128)
     number(controls, "kv_heads").box.setValue(4)
-    assert controls.presets.currentText() == "custom"
+    assert controls.models.currentText() == "custom"
     number(controls, "kv_heads").box.setValue(8)
-    assert controls.presets.currentText().startswith("Llama-3-8B")
+    assert controls.models.currentText().startswith("Llama-3-8B")
 
 
 def test_another_device_begins_with_its_own_shape(controls: Controls) -> None:

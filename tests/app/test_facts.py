@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app import format as fmt
-from app.facts import by_operand, memory_name, no_number, opaque, operand_rank, preset_of, sharing, traffic, wasted_bytes
+from app.facts import by_operand, memory_name, model_of, no_number, opaque, operand_rank, sharing, traffic, wasted_bytes
 from app.store import Snapshot, Store
 from engine.protocol import Checked, Event, Refused
 from kernels.contract import AttentionWorkload
@@ -63,10 +63,10 @@ def test_sharing(heads: int, kv_heads: int, expected: str) -> None:
 
 
 def test_a_model_is_known_by_its_shape() -> None:
-    assert preset_of(snapshot(feed.planned(workload=GQA))) == feed.PRESET
-    assert preset_of(snapshot(feed.planned())) is None
-    assert preset_of(snapshot()) is None
-    assert preset_of(Snapshot()) is None
+    assert model_of(snapshot(feed.planned(workload=GQA))) == feed.MODEL
+    assert model_of(snapshot(feed.planned())) is None
+    assert model_of(snapshot()) is None
+    assert model_of(Snapshot()) is None
 
 
 def test_why_a_kernel_has_no_number() -> None:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard, TypeVar
 
-from engine.protocol import Command, Configure, Event, Phase, Preset, Shutdown
+from engine.protocol import Command, Configure, Event, Model, Phase, Shutdown
 from engine.session import Session
 from kernels.attention import reference
 from kernels.contract import AttentionWorkload, Config, Cost, Device, KernelInfo, KernelSpec, Operand, Param, Traffic
@@ -77,8 +77,8 @@ class Conversation:
     def __init__(self, catalog: Mapping[str, KernelSpec], **options: Any) -> None:
         self.events: list[Event] = []
         self._heard = threading.Condition()
-        presets: tuple[Preset, ...] = ()
-        settings = {"devices": (CPU,), "presets": presets, "telemetry_s": None} | options
+        models: tuple[Model, ...] = ()
+        settings = {"devices": (CPU,), "models": models, "telemetry_s": None} | options
         self.session = Session(self._hear, catalog=catalog, **settings)
         self._thread = threading.Thread(target=self.session.run, name="session")
         self._thread.start()

@@ -265,7 +265,7 @@ def served(data: bytes) -> list[Event]:
     out = io.BytesIO()
 
     def make(emit: Callable[[Event], None]) -> Session:
-        return Session(emit, catalog={"good": fake("good")}, devices=(CPU,), presets=(), telemetry_s=None)
+        return Session(emit, catalog={"good": fake("good")}, devices=(CPU,), models=(), telemetry_s=None)
 
     serve(io.BytesIO(data), out, make)
     return [decode_event(line) for line in out.getvalue().splitlines()]
@@ -283,7 +283,7 @@ def test_serve_ends_at_shutdown_though_its_input_stays_open() -> None:
     pipe = Pipe(encode(configure(5)), encode(Shutdown()))
 
     def make(emit: Callable[[Event], None]) -> Session:
-        return Session(emit, catalog={"good": fake("good")}, devices=(CPU,), presets=(), telemetry_s=None)
+        return Session(emit, catalog={"good": fake("good")}, devices=(CPU,), models=(), telemetry_s=None)
 
     serve(io.BufferedReader(pipe), out, make)
     pipe._lines.put(b"")

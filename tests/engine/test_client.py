@@ -102,7 +102,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """`local:` is a session of one fake kernel."""
 
     def make(emit: Callable[[Event], None]) -> Session:
-        return Session(emit, catalog={"good": fake("good")}, devices=(CPU,), presets=(), telemetry_s=None)
+        return Session(emit, catalog={"good": fake("good")}, devices=(CPU,), models=(), telemetry_s=None)
 
     monkeypatch.setattr(session_module, "Session", make)
 
@@ -200,7 +200,7 @@ def test_local_says_hello_of_this_machine_and_bye() -> None:
     assert line.said[0] is hello
     assert "cpu" in [device.id for device in hello.devices]
     assert {"naive", "flash"} <= {info.id for info in hello.kernels}
-    assert hello.presets
+    assert hello.models
     line.client.send(Shutdown())
     line.wait(Bye)
     assert line.said[-1] == line.all(Bye)[0]

@@ -109,7 +109,7 @@ class Broken(io.RawIOBase):
 
 
 def make(emit: Callable[[Event], None]) -> Session:
-    return Session(emit, catalog={"good": fake("good")}, devices=(CPU,), presets=(), telemetry_s=None)
+    return Session(emit, catalog={"good": fake("good")}, devices=(CPU,), models=(), telemetry_s=None)
 
 
 def said_by(stdin: Any) -> list[Event]:

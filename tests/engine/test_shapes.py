@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from engine import presets
-from engine.presets import PresetError
+from engine.decoding import Decoding, Lane
+from engine.models import shapes
+from engine.models.shapes import ModelError
 from kernels.contract import AttentionWorkload
 
-GOOD = {"title": '"A model"', "heads": "8", "kv_heads": "2", "head_dim": "64", "layers": "4", "context": "1024"}
+GOOD = {"title": '"A model"', "heads": "8", "kv_heads": "2", "head_dim": "64", "layers": "4", "context": "1024",
+        "hidden": "512", "mlp": "2048", "vocab": "1000"}
 
 
 def write(folder: Path, name: str = "model.toml", **changes: str | None) -> Path:
@@ -22,30 +24,41 @@ def write(folder: Path, name: str = "model.toml", **changes: str | None) -> Path
 
 
 def refusal(folder: Path) -> str:
-    with pytest.raises(PresetError) as error:
-        presets.load(folder)
+    with pytest.raises(ModelError) as error:
+        shapes.load(folder)
     assert len(str(error.value).splitlines()) == 1
     return str(error.value)
 
 
 def test_every_model_loads_and_is_a_workload() -> None:
-    loaded = presets.load()
+    loaded = shapes.load()
     there = [path.name for path in (files("assets") / "models").iterdir() if path.name.endswith(".toml")]
-    assert sorted(f"{preset.id}.toml" for preset in loaded) == sorted(there)
-    for preset in loaded:
+    assert sorted(f"{model.id}.toml" for model in loaded) == sorted(there)
+    for model in loaded:
         workload = AttentionWorkload(
-            heads=preset.heads, kv_heads=preset.kv_heads, head_dim=preset.head_dim, seq=preset.context
+            heads=model.heads, kv_heads=model.kv_heads, head_dim=model.head_dim, seq=model.context
         )
         assert workload.group >= 1
-        assert preset.source
+        assert model.source
+
+
+@pytest.mark.parametrize(("id", "parameters", "kib"), [  # as published; KiB of K and V a token in 16 bits
+    ("gpt2", 124_439_808, 36), ("gpt2-xl", 1_557_611_200, 300), ("llama-2-7b", 6_738_415_616, 512),
+    ("llama-3-8b", 8_030_261_248, 128), ("mistral-7b", 7_241_732_096, 128), ("qwen3-0.6b", 596_049_920, 112),
+])
+def test_parameters_and_cache_are_as_published(id: str, parameters: int, kib: int) -> None:
+    model = next(model for model in shapes.load() if model.id == id)
+    lane = Lane(cache="dense", kv_heads=model.kv_heads)
+    assert model.parameters(model.kv_heads) == parameters
+    assert Decoding(model=model, lanes=(lane,), prompt=1, new=1).kv_bytes(lane, 1) == kib * 1024
 
 
 def test_models_come_by_title_and_other_files_are_passed_over(tmp_path: Path) -> None:
     write(tmp_path, "z.toml", title='"alpha"')
     write(tmp_path, "a.toml", title='"Beta"', source='"a paper"')
     (tmp_path / "README.md").write_text("not a model")
-    assert [(preset.id, preset.title) for preset in presets.load(tmp_path)] == [("z", "alpha"), ("a", "Beta")]
-    assert presets.load(tmp_path)[1].source == "a paper"
+    assert [(model.id, model.title) for model in shapes.load(tmp_path)] == [("z", "alpha"), ("a", "Beta")]
+    assert shapes.load(tmp_path)[1].source == "a paper"
 
 
 @pytest.mark.parametrize(
@@ -63,6 +76,9 @@ def test_models_come_by_title_and_other_files_are_passed_over(tmp_path: Path) ->
         ({"heads": "2048", "kv_heads": "1024"}, "heads 2048 is out of range: choose from 1 to 1024"),
         ({"head_dim": "12"}, "head-dim 12 is not a multiple of 8"),
         ({"head_dim": "512"}, "head_dim 512 is out of range: choose from 8 to 256"),
+        ({"mlp": None}, "missing required field `mlp`"),
+        ({"vocab": "0"}, "vocab 0 is out of range: choose from 1 to 1048576"),
+        ({"norm": '"batch"'}, "`$.norm`"),
         ({"layers": "0"}, "layers 0 is out of range: choose from 1 to 1024"),
         ({"context": "-1"}, "context -1 is out of range: choose from 1 to 1048576"),
         ({"context": "99999999"}, "context 99999999 is out of range: choose from 1 to 1048576"),

@@ -1,0 +1,1 @@
+"""Decoder-only transformers that run: their shapes, weights, caches and generation."""
