@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.decoding import Model
-from engine.models.layout import Shape
+from engine.models.layout import Shape, WeightsError
 
 INDEX = "model.safetensors.index.json"
 DTYPES = ("F64", "F32", "F16", "BF16")
@@ -33,10 +33,6 @@ LLAMA: Naming = {
 }
 BUFFERS = re.compile(r".*\.(?:attn\.bias|attn\.masked_bias|rotary_emb\.inv_freq)")  # no weights, though some files have them
 OURS = re.compile(r"(?:layers\.(\d+)\.)?(\w+)((?:\.weight|\.bias)?)")
-
-
-class WeightsError(ValueError):
-    """A folder's weights cannot be used; the text is one sentence that names the folder, file or tensor."""
 
 
 class Part(NamedTuple):

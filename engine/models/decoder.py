@@ -119,22 +119,23 @@ class Decoder:
         positions = torch.arange(count, device=self.place).repeat(sequences)
         x = self._embed(tokens.flatten(), positions)
         angles = angles_at(positions, self._layers[0].heads)
-        chunks = [slice(start, start + ROWS) for start in range(0, len(x), ROWS)]
         for number, layer in enumerate(self._layers):
-            o = self._attention(number, layer, x.view(sequences, count, -1), angles, cache, chunks)
-            for rows in chunks:
-                x[rows] = self._rest(layer, o[rows], x[rows])
+            self._pass(number, layer, x.view(sequences, count, -1), angles, cache)
         last = x.view(sequences, count, -1)
         ends = last[:, -1] if lengths is None else last[torch.arange(sequences, device=self.place), lengths.long() - 1]
         return self.ops.linear(ends, self._head, norm=self._norm)
 
-    def _attention(
-        self, number: int, layer: Layer, x: Tensor, angles: Angles | None, cache: Cache | None, chunks: list[slice],
-    ) -> Tensor:
+    def _pass(self, number: int, layer: Layer, x: Tensor, angles: Angles | None, cache: Cache | None) -> None:
+        """x [S, T, hidden] through a layer, in place."""
+        o, flat = self._attention(number, layer, x, angles, cache), x.flatten(0, 1)
+        for rows in _chunks(len(flat)):
+            flat[rows] = self._rest(layer, o[rows], flat[rows])
+
+    def _attention(self, number: int, layer: Layer, x: Tensor, angles: Angles | None, cache: Cache | None) -> Tensor:
         """Causal, within x [S, T, hidden]: [S T, H_q D]."""
         flat = x.flatten(0, 1)
         qkv = x.new_empty((len(flat), qkv_rows(self.model, self.kv_heads)))
-        for rows in chunks:
+        for rows in _chunks(len(flat)):
             turns = Angles(angles.cos[rows], angles.sin[rows]) if angles else None
             qkv[rows] = prepare(self.ops.linear(flat[rows], layer.qkv, norm=layer.norm1), layer.heads, turns)
         q, k, v = split(qkv.view(*x.shape[:2], -1), layer.heads)
@@ -155,3 +156,7 @@ class Decoder:
     def _embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         x = functional.embedding(tokens, self._embedding)
         return x if self._positions is None else x.add_(functional.embedding(positions, self._positions))
+
+
+def _chunks(rows: int) -> list[slice]:
+    return [slice(start, start + ROWS) for start in range(0, rows, ROWS)]

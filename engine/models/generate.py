@@ -145,8 +145,10 @@ class Generation:
     def _capture(self, graph: torch.cuda.CUDAGraph, cache: Cache) -> None:
         """Records a step. One runs before, so that all is compiled and allocated, and is undone."""
         current = torch.cuda.current_stream()
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # PyTorch left it untyped
-        stream.wait_stream(current)
+        stream = current
+        if current == torch.cuda.default_stream():  # which cannot be captured
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # PyTorch left it untyped
+            stream.wait_stream(current)
         cache.whole = True
         longest, noise = cache.longest, self._generator.get_state()
         with torch.cuda.stream(stream):

@@ -11,6 +11,10 @@ from engine.decoding import Model
 Shape = tuple[int, ...]
 
 
+class WeightsError(ValueError):
+    """A folder's weights cannot be used; the text is one sentence that names the folder, file or tensor."""
+
+
 def qkv_rows(model: Model, kv_heads: int) -> int:
     """Outputs of the one matrix that makes Q, K and V."""
     return (model.heads + 2 * kv_heads) * model.head_dim

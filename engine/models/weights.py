@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.decoding import Model
-from engine.models.checkpoint import Checkpoint, WeightsError
-from engine.models.layout import Shape, shapes
+from engine.models.layout import Shape, WeightsError, shapes
 from kernels.contract.workload import DType
 
 STD = 0.02  # of random weights. Source: Radford 2019, GPT-2
@@ -76,6 +75,8 @@ def load_weights(folder: Path, model: Model, kv_heads: int, dtype: DType, place:
         WeightsError: a file or tensor is missing, of a wrong shape, or cannot be read; or the KV heads are others.
         torch.OutOfMemoryError: the device is full.
     """
+    from engine.models.checkpoint import Checkpoint  # needs safetensors, as random weights do not
+
     with Checkpoint(folder, model) as checkpoint:
         checkpoint.require_kv_heads(kv_heads)
         wanted = shapes(model, kv_heads)
