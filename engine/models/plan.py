@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from engine import memory
 from engine.decoding import MOST, Decoding, Lane
-from engine.models.sizes import activation_bytes, cache_sizes, weight_sizes
+from engine.models import memory as models_memory
 from engine.protocol import ConfigureDecoding, DecodingPlanned, LanePlan
 from kernels.contract import Device
 
@@ -27,20 +27,15 @@ def plan(configure: ConfigureDecoding, device: Device, free: int) -> DecodingPla
 
 
 def peak_bytes(decoding: Decoding, lanes: Sequence[Lane], device: Device) -> int:
-    """The predicted peak of these lanes side by side: on a GPU what torch reserves, on a CPU what is allocated.
+    """The predicted peak of these lanes side by side."""
+    shape = replace(decoding, lanes=tuple(lanes))
+    return models_memory.peak_bytes(shape, device.kind, fused=device.kind == "cuda", sampling=decoding.temperature > 0)
 
-    Lanes share the weights that do not depend on the number of KV heads, and those of as many heads all of them.
-    """
-    sizes: list[int] = []
-    for place, kv_heads in enumerate(dict.fromkeys(lane.kv_heads for lane in lanes)):
-        own, shared = weight_sizes(decoding, kv_heads)
-        sizes += own if place else [*own, *shared]
-    for lane in lanes:
-        sizes += cache_sizes(decoding, lane)
-    activations = [activation_bytes(decoding, lane) for lane in lanes]
-    if device.kind == "cpu":
-        return sum(sizes) + sum(activations)
-    return memory.reserved(sizes) + sum(memory.reserved([size]) for size in activations) + memory.WORKSPACE_BYTES
+
+def _activation_bytes(decoding: Decoding, lane: Lane, device: Device) -> int:
+    """Of the larger of a lane's passes."""
+    passes = models_memory.predicted(decoding, lane, fused=device.kind == "cuda", sampling=decoding.temperature > 0)
+    return max(map(sum, passes))
 
 
 def _plan(decoding: Decoding, lane: Lane, device: Device, free: int) -> LanePlan:
@@ -54,7 +49,7 @@ def _plan(decoding: Decoding, lane: Lane, device: Device, free: int) -> LanePlan
     largest = memory.longest(lambda batch: needed(decoding.tokens, max(1, batch)) <= free, MOST["batch"])
     return LanePlan(
         lane=lane, weights_bytes=decoding.weights_bytes(lane), kv_bytes=decoding.kv_bytes(lane, decoding.tokens),
-        kv_allocated_bytes=decoding.kv_allocated_bytes(lane), activations_bytes=activation_bytes(decoding, lane),
+        kv_allocated_bytes=decoding.kv_allocated_bytes(lane), activations_bytes=_activation_bytes(decoding, lane, device),
         peak_memory_bytes=peak, longest=longest, largest_batch=largest,
         refused=_unable(lane, device) or (_too_large(decoding, peak, free, device, longest or 0, largest or 0)
                                           if peak > free else None),
