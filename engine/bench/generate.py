@@ -18,6 +18,7 @@ from engine.decoding import CacheKind, Decoding, Lane, Model
 from engine.machine import Machine, open_machine
 from engine.models.decoder import Decoder
 from engine.models.generate import Generation
+from engine.models.ops_for import ops_for
 from engine.models.weights import random_weights
 from kernels.contract import Device
 from kernels.contract.workload import DType
@@ -85,6 +86,7 @@ class Result(Struct, frozen=True, kw_only=True):
 def run(rows: Sequence[Row], models: dict[str, Model], device: Device, runs: int | None = None) -> Iterator[Result]:
     """Row by row. `runs`: in place of each row's own. Raises: Unusable."""
     machine = open_machine(device, lambda: None)
+    device = machine.refine(device)
     bandwidth = read_bandwidth(machine)
     for row in rows:
         yield _measure(row, models[row.model], device, machine, runs or row.runs, bandwidth)
@@ -110,7 +112,7 @@ def _measure(row: Row, model: Model, device: Device, machine: Machine, runs: int
         dtype=row.dtype)
     machine.forget_peak()
     weights = random_weights(model, model.kv_heads, row.dtype, machine.place, 0)
-    decoder = Decoder(model, model.kv_heads, weights, row.dtype, machine.place)
+    decoder = Decoder(model, model.kv_heads, weights, row.dtype, machine.place, ops_for(device))
     prompt = torch.randint(model.vocab, (row.batch, row.prompt), generator=torch.Generator().manual_seed(0)).to(machine.place)
     seconds: list[float] = []
     steps: list[tuple[int, float]] = []  # position, nanoseconds

@@ -15,6 +15,7 @@ import torch
 from engine.machine import open_machine
 from engine.models.decoder import Decoder
 from engine.models.generate import Generation, Sampling
+from engine.models.ops_for import ops_for
 from engine.models.weights import Weights, WeightsError, load_weights, random_weights
 from engine.orders import DecodingJob, Replaced, Task
 from engine.protocol import DecodeSample, DeviceFound, Fault, LaneDone, LanePlan, MemorySample, Refused
@@ -91,7 +92,7 @@ class ModelBench:
             self._weights[wanted.kv_heads] = (
                 load_weights(Path(decoding.weights), *shape, decoding.dtype, place) if decoding.weights else
                 random_weights(*shape, decoding.dtype, place, decoding.seed, self._shared))
-        decoder = Decoder(*shape, self._weights[wanted.kv_heads], decoding.dtype, place)
+        decoder = Decoder(*shape, self._weights[wanted.kv_heads], decoding.dtype, place, ops_for(self.device))
         sampling = Sampling(decoding.temperature, decoding.top_k or None, decoding.seed) if decoding.temperature else None
         self.machine.trim()
         before = self.machine.used_bytes()
