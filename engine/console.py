@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from engine.options import BadInput
-from kernels.contract import Device, KernelSpec
+from kernels.contract import Device, Family, KernelSpec
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 on_device = click.option("--device", "device", metavar="ID", help="Left out: the first GPU, else the CPU.")
@@ -62,6 +62,11 @@ def kernels_of(names: Iterable[str], known: Mapping[str, KernelSpec]) -> list[Ke
 
     with as_bad_input():
         return find_kernels([name.strip() for name in names], known)
+
+
+def own_kernels(known: Mapping[str, KernelSpec], family: Family) -> list[str]:
+    """The ids of a family's kernels that are no library's."""
+    return [name for name, spec in known.items() if spec.info.family == family and spec.info.role != "peer"]
 
 
 def print_json(value: Any) -> None:

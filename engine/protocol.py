@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
-from kernels.contract import AttentionWorkload, Config, Cost, Device, Field, KernelInfo, Schedule, Workload
+from kernels.contract import AttentionWorkload, Config, Cost, Device, Family, Field, KernelInfo, Schedule, Workload
 
 VERSION = 1
 MOST_QUOTED = 300  # characters of a line that is no message
@@ -249,8 +249,40 @@ def _line(error: Exception) -> str:
 
 
 __all__ = [
-    "VERSION", "AttentionWorkload", "Bye", "Checked", "Command", "Config", "Configure", "Cost", "Device", "DeviceFound",
-    "DeviceSample", "Event", "Fault", "Field", "Hello", "KernelInfo", "KernelPlan", "KernelSample", "MemorySample",
-    "MessageError", "Pause", "Phase", "PhaseName", "Planned", "Preset", "Provenance", "Refused", "Schedule", "Shutdown",
-    "Start", "Stop", "Workload", "decode_command", "decode_event", "encode",
+    "VERSION",
+    "AttentionWorkload",
+    "Bye",
+    "Checked",
+    "Command",
+    "Config",
+    "Configure",
+    "Cost",
+    "Device",
+    "DeviceFound",
+    "DeviceSample",
+    "Event",
+    "Family",
+    "Fault",
+    "Field",
+    "Hello",
+    "KernelInfo",
+    "KernelPlan",
+    "KernelSample",
+    "MemorySample",
+    "MessageError",
+    "Pause",
+    "Phase",
+    "PhaseName",
+    "Planned",
+    "Preset",
+    "Provenance",
+    "Refused",
+    "Schedule",
+    "Shutdown",
+    "Start",
+    "Stop",
+    "Workload",
+    "decode_command",
+    "decode_event",
+    "encode",
 ]
