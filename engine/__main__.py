@@ -18,7 +18,7 @@ from engine.results import Collector, Result, table
 from kernels.contract import Config, Device, KernelSpec, Workload
 
 SECONDS = 2.0
-FIRST = ("naive", "flash")  # without --kernel: these, and the peers that apply
+FIRST = {"attention": ("naive", "flash"), "decode": ("dense", "split_kv")}  # without --kernel: these, and peers that apply
 
 
 @click.group(help=__doc__)
@@ -73,7 +73,8 @@ def kernels(as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--kernel", "kernel", metavar="ID[,ID...]", help="Left out: naive, flash and the peers that apply.")
+@click.option("--kernel", "kernel", metavar="ID[,ID...]",
+              help="Left out: naive and flash, or for one query dense and split_kv, and the peers that apply.")
 @on_device
 @click.option("--seconds", type=click.FloatRange(0, 86400, min_open=True), default=SECONDS, show_default=True,
               help="How long to measure, all kernels together, once they are ready.")
@@ -128,7 +129,8 @@ def _suited(known: Mapping[str, KernelSpec], workload: Workload, device: Device)
     from engine.planner import reasons
 
     peers = [spec for spec in known.values() if spec.info.role == "peer"]
-    return (*FIRST, *(spec.id for spec in peers if not reasons(spec, workload, Config(), device)))
+    first = FIRST["decode" if workload.seq == 1 else "attention"]
+    return (*first, *(spec.id for spec in peers if not reasons(spec, workload, Config(), device)))
 
 
 def _or_na(value: int | None) -> str:

@@ -14,7 +14,7 @@ import msgspec
 
 from engine.options import BadInput
 from engine.protocol import Bye, Command, Event, Fault, Phase, Refused, Shutdown
-from kernels.contract import Device, KernelSpec
+from kernels.contract import Device, Family, KernelSpec
 
 if TYPE_CHECKING:
     from engine.session import Session
@@ -103,6 +103,11 @@ def converse(
         while not isinstance(event, Bye):
             event = events.get()
     return faults
+
+
+def own_kernels(known: Mapping[str, KernelSpec], family: Family) -> list[str]:
+    """The ids of a family's kernels that are no library's."""
+    return [name for name, spec in known.items() if spec.info.family == family and spec.info.role != "peer"]
 
 
 def print_json(value: Any) -> None:

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from engine.batching.work import BATCHES, Batching, Work
 from engine.decoding import CACHES, CacheKind, Decoding, Lane, Model
-from kernels.contract import AttentionWorkload, Config, Cost, Device, Field, KernelInfo, Schedule, Workload
+from kernels.contract import AttentionWorkload, Config, Cost, Device, Family, Field, KernelInfo, Schedule, Workload
 
 VERSION = 1
 MOST_QUOTED = 300  # characters of a line that is no message
@@ -375,56 +375,10 @@ def _line(error: Exception) -> str:
 
 
 __all__ = [
-    "BATCHES",
-    "CACHES",
-    "VERSION",
-    "AttentionWorkload",
-    "BatchPlan",
-    "BatchSample",
-    "Batching",
-    "BatchingPlanned",
-    "Bye",
-    "CacheKind",
-    "Ceilings",
-    "Checked",
-    "Command",
-    "Config",
-    "Configure",
-    "ConfigureBatching",
-    "ConfigureDecoding",
-    "Cost",
-    "DecodeSample",
-    "Decoding",
-    "DecodingPlanned",
-    "Device",
-    "DeviceFound",
-    "DeviceSample",
-    "Event",
-    "Fault",
-    "Field",
-    "Hello",
-    "KernelInfo",
-    "KernelPlan",
-    "KernelSample",
-    "Lane",
-    "LaneDone",
-    "LanePlan",
-    "MemorySample",
-    "MessageError",
-    "Model",
-    "Pause",
-    "Phase",
-    "PhaseName",
-    "Planned",
-    "Provenance",
-    "Refused",
-    "Schedule",
-    "Shutdown",
-    "Start",
-    "Stop",
-    "Work",
-    "Workload",
-    "decode_command",
-    "decode_event",
-    "encode",
+    "BATCHES", "CACHES", "VERSION", "AttentionWorkload", "BatchPlan", "BatchSample", "Batching", "BatchingPlanned", "Bye",
+    "CacheKind", "Ceilings", "Checked", "Command", "Config", "Configure", "ConfigureBatching", "ConfigureDecoding", "Cost",
+    "DecodeSample", "Decoding", "DecodingPlanned", "Device", "DeviceFound", "DeviceSample", "Event", "Family", "Fault",
+    "Field", "Hello", "KernelInfo", "KernelPlan", "KernelSample", "Lane", "LaneDone", "LanePlan", "MemorySample",
+    "MessageError", "Model", "Pause", "Phase", "PhaseName", "Planned", "Preset", "Provenance", "Refused", "Schedule",
+    "Shutdown", "Start", "Stop", "Work", "Workload", "decode_command", "decode_event", "encode",
 ]

@@ -33,7 +33,7 @@ def bind(
 ) -> Callable[[], Tensors]:
     """The kernel's schedule on these tensors, to be run each time the result is called; returns its outputs.
 
-    What an earlier pass saves for this one is filled here, from the reference.
+    What an earlier pass saves for this one is filled here, by the kernel or from the reference.
 
     Args:
         look: called before each program that runs alone, and between parts of what is saved; what it raises ends the run,
@@ -47,7 +47,9 @@ def bind(
     schedule = spec.schedule(workload, config)
     runs = [_Run(schedule, launch, tensors, look) for launch in schedule.launches]
     outputs = [o.name for o in schedule.operands if o.role == "output"]
-    if saved := [o.name for o in schedule.operands if o.role == "saved"]:
+    if spec.save:
+        spec.save(workload, tensors)
+    elif saved := [o.name for o in schedule.operands if o.role == "saved"]:
         _save(spec, workload, saved, tensors, look)
 
     def run() -> Tensors:

@@ -33,6 +33,12 @@ SHAPES = (
     AttentionWorkload(batch=1, heads=2, kv_heads=2, seq=130, head_dim=40),
     AttentionWorkload(batch=1, heads=2, kv_heads=2, seq=300, seq_kv=701, head_dim=64, window=100),
 )
+DECODE_SHAPES = (
+    AttentionWorkload(batch=2, heads=8, kv_heads=2, seq=1, seq_kv=1001, head_dim=128),
+    AttentionWorkload(batch=3, heads=4, kv_heads=4, seq=1, seq_kv=512, head_dim=64),
+    AttentionWorkload(batch=1, heads=6, kv_heads=1, seq=1, seq_kv=77, head_dim=40),
+    AttentionWorkload(batch=300, heads=4, kv_heads=4, seq=1, seq_kv=100, head_dim=128),  # one split
+)
 SUMMARY = re.compile(r"^=+ (?:ERROR|RACECHECK) SUMMARY: (\d{1,9}) (?:error|hazard)", re.MULTILINE)
 HEADING = ("COMPUTE-SANITIZER", "ERROR SUMMARY", "RACECHECK SUMMARY")
 
@@ -64,7 +70,7 @@ def run(specs: Sequence[KernelSpec], tools: Sequence[Tool], device: Device) -> I
 def cases_of(spec: KernelSpec, tool: Tool, device: Device) -> tuple[Case, ...]:
     """What is launched: every pass, in 16 and in 32 bits, with strides as they come and with NaN between rows."""
     found = []
-    for shape in SHAPES:
+    for shape in DECODE_SHAPES if spec.info.family == "decode" else SHAPES:
         for dtype in (dtype for dtype in DTYPES if dtype in spec.info.dtypes):
             for direction in spec.info.passes:
                 workload = replace(shape, dtype=dtype, pass_=direction)

@@ -24,7 +24,7 @@ class Operand(Struct, frozen=True, kw_only=True):
     itemsize: int
     role: Literal["input", "saved", "output", "scratch"]
     materialised: bool = True
-    dtype: Literal["", "int8", "float8_e4m3fn", "int32"] = ""
+    dtype: Literal["", "float32", "int8", "float8_e4m3fn", "int32"] = ""
 
     @property
     def bytes(self) -> int:

@@ -157,6 +157,8 @@ class KernelSpec:
         cost, schedule: (workload, config) -> closed form; schedule is None for an opaque peer.
         compilations: (workload, config) -> what the compiler is asked for, one per launch; empty for an opaque peer.
         tolerance: workload -> the largest error allowed against the reference, as max |out - ref| / max |ref|.
+        save: (workload, tensors) fills the operands that are saved for this pass, where they are none of the reference's
+            outputs; `launch` does so too.
     """
 
     info: KernelInfo
@@ -170,6 +172,7 @@ class KernelSpec:
     schedule: Callable[[AttentionWorkload, Config], Schedule] | None
     compilations: Callable[[AttentionWorkload, Config], tuple[Compilation, ...]]
     tolerance: Callable[[AttentionWorkload], float]
+    save: Callable[[AttentionWorkload, Tensors], None] | None = None
 
     @property
     def id(self) -> str:

@@ -112,14 +112,15 @@ def scratch(workload: AttentionWorkload) -> tuple[Operand, ...]:
     )
 
 
-def cost(workload: AttentionWorkload, config: Config, heads: int, count: int, cache: dict[str, int]) -> Cost:
+def cost(workload: AttentionWorkload, config: Config, heads: int, count: int, cache: dict[str, int], block: int = 0) -> Cost:
     """Closed form of a walk over all tiles of K and V by every tile of query heads, in `count` splits.
 
     Args:
         heads: query heads of a program.
         cache: bytes of each operand of the cache.
+        block: columns of a tile, where they are not those of every kernel.
     """
-    w, bn, bd, r = workload, config["block_n"], block_d(workload.head_dim), rows(heads)
+    w, bn, bd, r = workload, config["block_n"], block or block_d(workload.head_dim), rows(heads)
     owners, queries = w.batch * w.heads // heads, w.batch * w.heads * w.head_dim * w.itemsize
     tiles = owners * cdiv(w.keys, bn)
     vector_flops = tiles * row_walk.vector_flops(r, bn, bd) + owners * count * r * bd
@@ -129,7 +130,7 @@ def cost(workload: AttentionWorkload, config: Config, heads: int, count: int, ca
         name: Traffic(size * (w.group // heads), 0) for name, size in cache.items()}
     if count > 1:
         parts, chunks = w.batch * w.heads * count, w.batch * w.heads * cdiv(count, CHUNK)
-        vector_flops += owners * count * r + chunks * merge_flops(bd) + w.batch * w.heads * bd
+        vector_flops += owners * count * r + chunks * merge_flops(block_d(w.head_dim)) + w.batch * w.heads * block_d(w.head_dim)
         exps += chunks * (CHUNK + 1)
         moved = {"O_part": Traffic(4 * parts * w.head_dim, 4 * parts * w.head_dim), "lse_part": Traffic(4 * parts, 4 * parts)}
         hbm, tile = hbm | moved, tile | moved
@@ -148,9 +149,9 @@ def bounds(workload: AttentionWorkload, config: Config, count: int) -> tuple[Exp
     return (var("s") * tiles) // count, (var("s") * tiles + tiles) // count
 
 
-def slots(workload: AttentionWorkload, config: Config, heads: int) -> tuple[Slot, ...]:
+def slots(workload: AttentionWorkload, config: Config, heads: int, bd: int) -> tuple[Slot, ...]:
     """What a program holds beside its tiles of K and V: in registers Q, S, P, m, l and O."""
-    r, bn, bd, size = rows(heads), config["block_n"], block_d(workload.head_dim), workload.itemsize
+    r, bn, size = rows(heads), config["block_n"], workload.itemsize
     return (
         Slot(name="Q", shape=(r, bd), itemsize=size, place="registers", operand="Q"),
         Slot(name="S", shape=(r, bn), itemsize=4, place="registers", operand="S"),

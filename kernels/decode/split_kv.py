@@ -254,10 +254,10 @@ def schedule_of(name: str, title: str, workload: AttentionWorkload, config: Conf
 
 def tile_ops(
     workload: AttentionWorkload, config: Config, heads: int, scored: tuple[str, ...], summed: tuple[str, ...],
-    scores: str = "scores", accumulate: str = "accumulate_pv",
+    scores: str = "scores", accumulate: str = "accumulate_pv", block: int = 0,
 ) -> tuple[TileOp, ...]:
     """One step on the tile j of keys. `scored`, `summed`: the slots that the products read, with those functions."""
-    r, bn, bd = shares.rows(heads), config["block_n"], block_d(workload.head_dim)
+    r, bn, bd = shares.rows(heads), config["block_n"], block or block_d(workload.head_dim)
     args: dict[str, Expr | float] = {"scale": workload.head_dim**-0.5}
     return (
         TileOp(kind="compute", title="S = Q Kᵗ / √D", fn=scores, reads=scored, writes=("S",), args=args,
@@ -270,10 +270,10 @@ def tile_ops(
 
 def share_launch(
     name: str, title: str, workload: AttentionWorkload, config: Config, heads: int, count: int, rings: tuple[Slot, ...],
-    body: tuple[TileOp, ...],
+    body: tuple[TileOp, ...], block: int = 0,
 ) -> Launch:
     """The first launch: `body` for each tile j of a split, between Q and what is written of O."""
-    w, r, bd, compiled = workload, shares.rows(heads), block_d(workload.head_dim), config.resources.get(name)
+    w, r, bd, compiled = workload, shares.rows(heads), block or block_d(workload.head_dim), config.resources.get(name)
     queries, own = (var("b"), var("t") * heads, const(0), const(0)), (1, heads, 1, bd)
     first, last = shares.bounds(w, config, count)
     ends: tuple[TileOp, ...] = (TileOp(kind="store", title="store O", operand="O", at=queries, tile=own, reads=("O",)),)
@@ -286,7 +286,7 @@ def share_launch(
         )
     return Launch(
         name=name, title=title, warps=config["warps"], grid=(Axis("s", count), Axis("t", w.heads // heads), Axis("b", w.batch)),
-        slots=(*rings, *shares.slots(w, config, heads)),
+        slots=(*rings, *shares.slots(w, config, heads, bd)),
         body=(
             TileOp(kind="load", title="load Q", operand="Q", at=queries, tile=own, writes=("Q",)),
             TileOp(kind="compute", title="m = -∞, l = 0, O = 0", fn="start", reads=("Q",), writes=("Q", "m", "l", "O")),

@@ -64,9 +64,13 @@ def tensors_for(spec: KernelSpec, workload: AttentionWorkload, device: str = "cp
     for operand in spec.operands(workload):
         if operand.role != "input":
             dtype = getattr(torch, operand.dtype or dtypes[operand.itemsize])
-            poison = float("nan") if dtype.is_floating_point else 77
-            tensors[operand.name] = torch.full(operand.shape, poison, dtype=dtype, device=device)
+            tensors[operand.name] = torch.full(operand.shape, poison_of(dtype), dtype=dtype, device=device)
     return tensors
+
+
+def poison_of(dtype: torch.dtype) -> float:
+    """What shows that it was not written: NaN, or a number where there is none."""
+    return float("nan") if dtype.is_floating_point else 77
 
 
 def error(got: torch.Tensor, wanted: torch.Tensor) -> float:
