@@ -104,7 +104,7 @@ class KernelPlan(Struct, frozen=True, kw_only=True):
     """What is known of one kernel before it runs. `refused` is a sentence, and then it will not run.
 
     `peak_memory_bytes` is predicted for this kernel alone; `longest_seq` is the longest sequence that fits the
-    device with all else as it is (None where everything up to the field's range fits).
+    device with all else as it is, of a layer the largest batch (None where everything up to the field's range fits).
     """
 
     kernel: str
@@ -240,7 +240,7 @@ class DeviceSample(Struct, frozen=True, kw_only=True, tag=True):
 class MemorySample(Struct, frozen=True, kw_only=True, tag=True):
     """Who owns the device's memory: bytes by owner, as allocated.
 
-    Of kernels `Q K V O`, `S and P`, `other`; of a decoding `weights`, `KV cache`, `activations`, `other`.
+    Of kernels `Q K V O` or `X W Y`, `S and P`, `other`; of a decoding `weights`, `KV cache`, `activations`, `other`.
     """
 
     t_ns: int = 0

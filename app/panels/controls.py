@@ -176,7 +176,7 @@ class Controls(QWidget):
     def _kernel_rows(self, hello: Hello) -> QWidget:
         self.kernels, self.reasons = {}, {}
         rows: list[QWidget] = []
-        for info in hello.kernels:
+        for info in (info for info in hello.kernels if info.family == "attention"):
             box, reason = QCheckBox(info.title), QLabel("")
             box.setToolTip(info.summary)
             box.toggled.connect(self._kernels_changed)

@@ -8,7 +8,7 @@ import click
 
 from engine.bench.tool_commands import hardware_bytes, sanitize
 from engine.bench.tune_command import OWN_TABLE, tune_attention
-from engine.console import as_json, device_of, kernels_of, measuring, on_device, patience, print_json
+from engine.console import as_json, device_of, family_of, kernels_of, measuring, on_device, patience, print_json
 from engine.options import BadInput, params_from
 
 
@@ -49,13 +49,13 @@ def attention(
     if tuning:
         if peers or settings:
             raise BadInput("--tune searches the parameters of our kernels: leave out --peers and --set")
-        ours = kernels_of(kernel.split(",") if kernel else [n for n, spec in known.items() if spec.info.role != "peer"], known)
+        ours = kernels_of(kernel.split(",") if kernel else family_of("attention", known), known, "attention")
         return tune_attention(rows(only), ours, where, seconds, record, target, as_json)
     if target is not None:
         raise BadInput("--write is for what a search has found: give --tune too")
-    names = tuple(kernel.split(",")) if kernel else tuple(name for name, spec in known.items() if spec.info.role != "peer")
-    names += tuple(name for name, spec in known.items() if peers and spec.info.role == "peer" and name not in names)
-    specs = kernels_of(names, known)
+    names = kernel.split(",") if kernel else family_of("attention", known)
+    names += [name for name in family_of("attention", known, peers) if peers and known[name].info.role == "peer"]
+    specs = kernels_of(names, known, "attention")
     params = params_from({"settings": settings}, [spec.info for spec in specs])
     kept = Record(record, attention_.Result)
     if any(not attention_.holds(result, specs, where, params) for result in kept.results):

@@ -10,6 +10,7 @@ from engine.bench.record import Record
 from engine.console import as_json, device_of, kernels_of, on_device, print_json
 from engine.options import BadInput
 from kernels.contract import Device, KernelSpec
+from kernels.contract.spec import Family
 
 kernel_option = click.option("--kernel", "kernel", metavar="ID[,ID...]", help="Left out: all of ours.")
 
@@ -31,7 +32,7 @@ def hardware_bytes(
     from engine.bench import hardware_bytes as told
 
     where = _gpu(device, "bench bytes")
-    asked, specs = counters.rows(only), _ours(kernel)
+    asked, specs = counters.rows(only), _ours(kernel, "attention")
     kept = Record(record, told.Result)
     if any([one.kernel for one in result.kernels] != [spec.id for spec in specs] for result in kept.results):
         raise BadInput(f"{record} has rows of other kernels: name a new file")
@@ -80,14 +81,14 @@ def _gpu(device: str | None, command: str) -> Device:
     return where
 
 
-def _ours(kernel: str | None) -> list[KernelSpec]:
-    """Raises: BadInput for a kernel whose launches are not ours."""
+def _ours(kernel: str | None, family: Family | None = None) -> list[KernelSpec]:
+    """Of a family, or of all. Raises: BadInput for a kernel whose launches are not ours."""
     from kernels.catalog import catalog
 
     known = catalog()
-    chosen = kernel.split(",") if kernel else [name for name, spec in known.items() if not spec.info.opaque]
-    specs = kernels_of(chosen, known)
+    ours = [name for name, spec in known.items() if not spec.info.opaque and family in (None, spec.info.family)]
+    specs = kernels_of(kernel.split(",") if kernel else ours, known, family)
     if strange := next((spec for spec in specs if spec.info.opaque), None):
         raise BadInput(f"the launches of {strange.id} are a library's own: choose from "
-                       f"{', '.join(name for name, spec in known.items() if not spec.info.opaque)}")
+                       f"{', '.join(ours)}")
     return specs

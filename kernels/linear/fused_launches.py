@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kernels.jit import gdc, jit, tl
+from kernels.jit import gdc_launch_dependents, gdc_wait, jit, tl
 
 
 @jit
@@ -64,8 +64,8 @@ def one_row(
         gain = _columns(gain_ptr, cols, D, EVEN)
         shift = _columns(shift_ptr, cols, D, EVEN) if SHIFT else gain
     if OVERLAP:
-        gdc.gdc_launch_dependents()
-        gdc.gdc_wait()
+        gdc_launch_dependents()
+        gdc_wait()
     x = _columns(x_ptr, cols, D, EVEN).to(tl.float32)
     if RESIDUAL:
         residual = tl.load(residual_ptr + rows).to(tl.float32)
@@ -116,8 +116,8 @@ def normalise(
     at = tl.program_id(0).to(tl.int64)
     gain = tl.load(gain_ptr + cols, mask=inside, other=0.0).to(tl.float32)
     if OVERLAP:
-        gdc.gdc_launch_dependents()
-        gdc.gdc_wait()
+        gdc_launch_dependents()
+        gdc_wait()
     x = tl.load(x_ptr + at * stride_x + cols, mask=inside, other=0.0).to(tl.float32)
     mean, scale = _moments(x, inside, eps, D, CENTRED)
     x = (x - mean) * scale * gain
@@ -146,8 +146,8 @@ def several_rows(
     acc = tl.zeros([BLOCK_N, BLOCK_M], dtype=tl.float32)
     ups = tl.zeros([BLOCK_N, BLOCK_M], dtype=tl.float32)
     if OVERLAP:
-        gdc.gdc_launch_dependents()
-        gdc.gdc_wait()
+        gdc_launch_dependents()
+        gdc_wait()
     for k in range(0, D, BLOCK_K):
         x = tl.load(x_at + k, mask=(rows[None, :] < n_rows) & (k + cols[:, None] < D), other=0.0)
         w = tl.load(w_at + k) if EVEN else tl.load(w_at + k, mask=k + cols[None, :] < D, other=0.0)
