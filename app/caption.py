@@ -11,7 +11,7 @@ from PySide6.QtGui import QFont, QFontMetricsF, QPainter, QTextLayout, QTextOpti
 from app import format as fmt
 from app.configuration import Configuration
 from app.theme import Theme
-from engine.protocol import Workload
+from engine.protocol import AttentionWorkload
 
 MARGIN, GAP, ROW_GAP = 12.0, 12.0, 4.0
 SOFTWARE = ("tilescope", "torch", "triton", "python", "driver")
@@ -51,7 +51,7 @@ def paint(painter: QPainter, words: Caption, theme: Theme, area: QRectF) -> None
         painter.drawText(area.topLeft() + line.baseline, line.text)
 
 
-def workload_words(workload: Workload) -> str:
+def workload_words(workload: AttentionWorkload) -> str:
     """A workload in one line: `batch 4 · sequence 4 096 · 16 query and 16 KV heads (MHA) · head dim 128 · ...`."""
     length = fmt.count(workload.seq)
     if workload.keys != workload.seq:

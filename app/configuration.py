@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from app.facts import opaque
 from app.store import Snapshot
 from app.verdict import verdict
-from engine.protocol import MOST_QUOTED, Device, KernelPlan, Provenance, Workload
+from engine.protocol import MOST_QUOTED, AttentionWorkload, Device, KernelPlan, Provenance
 
 SCHEMA = 1
 Setting = Annotated[int, Meta(ge=0, lt=1 << 31)]
@@ -60,7 +60,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
     schema: int = SCHEMA
     lab: str
     device: str
-    workload: Workload
+    workload: AttentionWorkload
     kernels: tuple[str, ...]
     params: dict[str, dict[str, Setting]] = field(default_factory=dict)
     theme: str = "dark"

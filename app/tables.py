@@ -10,7 +10,7 @@ import msgspec
 
 from app.caption import workload_words
 from app.configuration import Configuration, Measured
-from engine.protocol import Workload
+from engine.protocol import AttentionWorkload
 from kernels.contract import fields_of
 
 Cell = str | int | float | None
@@ -44,7 +44,7 @@ def table(shown: Configuration) -> tuple[list[str], list[list[Cell]]]:
     where: dict[str, Cell] = {
         "device": shown.device,
         "device_name": shown.machine.name if shown.machine else "",
-        **{"_".join(filter(None, (field.name, field.unit))): workload[field.name] for field in fields_of(Workload)},
+        **{"_".join(filter(None, (field.name, field.unit))): workload[field.name] for field in fields_of(AttentionWorkload)},
     }
     rows = [msgspec.structs.asdict(row) | where for row in shown.measured]
     names = [*Measured.__struct_fields__, *where]

@@ -12,10 +12,21 @@ import click
 from engine.bench.commands import bench
 from engine.console import as_json, converse, device_of, on_device, print_json, print_rich, print_table
 from engine.models.command import decode
-from engine.options import default_workload, params_from, run_command, workload_from, workload_options
+from engine.options import (
+    FIELDS,
+    LAYER_FIELDS,
+    BadInput,
+    default_layer,
+    default_workload,
+    layer_from,
+    params_from,
+    run_command,
+    workload_from,
+    workload_options,
+)
 from engine.protocol import Command, Configure, Fault, Start
 from engine.results import Collector, Result, table
-from kernels.contract import Config, Device, KernelSpec, Workload
+from kernels.contract import AttentionWorkload, Config, Device, Field, KernelSpec, Workload
 
 SECONDS = 2.0
 FIRST = {"attention": ("naive", "flash"), "decode": ("dense", "split_kv")}  # without --kernel: these, and peers that apply
@@ -87,9 +98,10 @@ def run(kernel: str | None, device: str | None, seconds: float, as_json: bool, *
 
     found, known = devices_.find(), catalog()
     where = device_of(device, found)
-    workload = workload_from(options, default_workload(where))
-    names = _suited(known, workload, where) if kernel is None else tuple(name.strip() for name in kernel.split(","))
-    params = params_from(options, [known[name].info for name in names if name in known])
+    names = () if kernel is None else tuple(name.strip() for name in kernel.split(","))
+    workload, fields = _described(options, [known[name] for name in names if name in known], where)
+    names = names or _suited(known, workload, where)
+    params = params_from(options, [known[name].info for name in names if name in known], fields)
     configure = Configure(generation=1, device=where.id, workload=workload, kernels=names, params=params)
     results, faults = _measure([configure, Start(seconds=seconds)], found, known)
     for fault in faults:
@@ -125,11 +137,24 @@ def _measure(
     return collector.results(), faults
 
 
+def _described(
+    options: Mapping[str, Any], chosen: list[KernelSpec], device: Device
+) -> tuple[Workload, Mapping[str, Field]]:
+    """The workload of these kernels' family that the options describe, and its fields. Raises: BadInput."""
+    families = {spec.info.family: spec.id for spec in chosen}
+    if len(families) > 1:
+        said = ", ".join(f"{kernel} {family}" for family, kernel in families.items())
+        raise BadInput(f"these kernels compute different things ({said}): run each family by itself")
+    if "linear" in families:
+        return layer_from(options, default_layer(device)), LAYER_FIELDS
+    return workload_from(options, default_workload(device)), FIELDS
+
+
 def _suited(known: Mapping[str, KernelSpec], workload: Workload, device: Device) -> tuple[str, ...]:
     from engine.planner import reasons
 
-    peers = [spec for spec in known.values() if spec.info.role == "peer"]
-    first = FIRST["decode" if workload.seq == 1 else "attention"]
+    peers = [spec for spec in known.values() if spec.info.role == "peer" and spec.info.family == "attention"]
+    first = FIRST["decode" if isinstance(workload, AttentionWorkload) and workload.seq == 1 else "attention"]
     return (*first, *(spec.id for spec in peers if not reasons(spec, workload, Config(), device)))
 
 

@@ -62,12 +62,21 @@ def device_of(wanted: str | None, found: tuple[Device, ...]) -> Device:
         return find_device(wanted, found)
 
 
-def kernels_of(names: Iterable[str], known: Mapping[str, KernelSpec]) -> list[KernelSpec]:
-    """These kernels, each once. Raises: BadInput."""
+def kernels_of(names: Iterable[str], known: Mapping[str, KernelSpec], family: Family | None = None) -> list[KernelSpec]:
+    """These kernels, each once. Raises: BadInput, also for one that is not of the family."""
     from engine.planner import find_kernels
 
     with as_bad_input():
-        return find_kernels([name.strip() for name in names], known)
+        found = find_kernels([name.strip() for name in names], known)
+    if strange := next((spec for spec in found if family and spec.info.family != family), None):
+        raise BadInput(f"{strange.id} computes {strange.info.family}, and these rows are {family}: choose from "
+                       f"{', '.join(name for name, spec in known.items() if spec.info.family == family)}")
+    return found
+
+
+def family_of(family: Family, known: Mapping[str, KernelSpec], peers: bool = False) -> list[str]:
+    """The kernels of a family, those of libraries too where `peers`."""
+    return [name for name, spec in known.items() if spec.info.family == family and (peers or spec.info.role != "peer")]
 
 
 def converse(
@@ -103,11 +112,6 @@ def converse(
         while not isinstance(event, Bye):
             event = events.get()
     return faults
-
-
-def own_kernels(known: Mapping[str, KernelSpec], family: Family) -> list[str]:
-    """The ids of a family's kernels that are no library's."""
-    return [name for name, spec in known.items() if spec.info.family == family and spec.info.role != "peer"]
 
 
 def print_json(value: Any) -> None:

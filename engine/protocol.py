@@ -113,7 +113,7 @@ class KernelPlan(Struct, frozen=True, kw_only=True):
     """What is known of one kernel before it runs. `refused` is a sentence, and then it will not run.
 
     `peak_memory_bytes` is predicted for this kernel alone; `longest_seq` is the longest sequence that fits the
-    device with all else as it is (None where everything up to the field's range fits).
+    device with all else as it is, of a layer the largest batch (None where everything up to the field's range fits).
     """
 
     kernel: str
@@ -298,7 +298,7 @@ class DeviceSample(Struct, frozen=True, kw_only=True, tag=True):
 class MemorySample(Struct, frozen=True, kw_only=True, tag=True):
     """Who owns the device's memory: bytes by owner, as allocated.
 
-    Of kernels `Q K V O`, `S and P`, `other`; of a decoding `weights`, `KV cache`, `activations`, `other`.
+    Of kernels `Q K V O` or `X W Y`, `S and P`, `other`; of a decoding `weights`, `KV cache`, `activations`, `other`.
     """
 
     t_ns: int = 0
@@ -379,6 +379,6 @@ __all__ = [
     "CacheKind", "Ceilings", "Checked", "Command", "Config", "Configure", "ConfigureBatching", "ConfigureDecoding", "Cost",
     "DecodeSample", "Decoding", "DecodingPlanned", "Device", "DeviceFound", "DeviceSample", "Event", "Family", "Fault",
     "Field", "Hello", "KernelInfo", "KernelPlan", "KernelSample", "Lane", "LaneDone", "LanePlan", "MemorySample",
-    "MessageError", "Model", "Pause", "Phase", "PhaseName", "Planned", "Preset", "Provenance", "Refused", "Schedule",
+    "MessageError", "Model", "Pause", "Phase", "PhaseName", "Planned", "Provenance", "Refused", "Schedule",
     "Shutdown", "Start", "Stop", "Work", "Workload", "decode_command", "decode_event", "encode",
 ]

@@ -15,7 +15,7 @@ from engine.checking import Verdict, check, poison
 from engine.machine import Timer, open_machine
 from engine.orders import Job, Replaced, Task
 from engine.protocol import Checked, DeviceFound, Fault, KernelPlan, KernelSample, MemorySample, Refused
-from kernels.contract import KernelSpec, Refusal
+from kernels.contract import KernelSpec, LinearWorkload, Refusal
 
 MEMORY_PERIOD_NS = 1_000_000_000
 
@@ -188,7 +188,8 @@ class Workbench:
         """Why this kernel ended, in a sentence; what is no lack of memory is a fault with details too."""
         title = contender.spec.info.title
         if self.machine.out_of_memory(error):
-            return f"{self.device.id} has too little free memory for {title}: choose a shorter sequence, or fewer kernels"
+            remedy = f"choose {task.job.workload.SHORTER}, or fewer kernels"
+            return f"{self.device.id} has too little free memory for {title}: {remedy}"
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = f"{title} broke: {lines[0]}"
         task.post(Fault(
@@ -202,6 +203,10 @@ class Workbench:
         self._contenders.remove(contender)
         contender.tensors, contender.timer = {}, None
         self.machine.trim()
+
+    def _owner(self, job: Job) -> str:
+        """The name under which inputs and outputs are counted."""
+        return "X W Y" if isinstance(job.workload, LinearWorkload) else "Q K V O"
 
     def _report_memory(self, task: Task[Job]) -> None:
         named, squares, sums = self._pool.bytes, 0, 0
@@ -217,6 +222,6 @@ class Workbench:
         reserved = self.machine.reserved_bytes()
         task.post(MemorySample(
             generation=task.job.generation,
-            owners={"Q K V O": named, "S and P": squares, "other": max(sums, (reserved or 0) - named - squares)},
+            owners={self._owner(task.job): named, "S and P": squares, "other": max(sums, (reserved or 0) - named - squares)},
             source="sizes of the tensors" if reserved is None else "torch allocator",
         ))

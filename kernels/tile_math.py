@@ -207,6 +207,16 @@ def scaled(x: T, *, scale: float) -> T:
     return x * scale
 
 
+def accumulate_rows(y: T, x: T, w: T) -> T:
+    """Y + X W^T, where Y may be the [1, 1, 1] it starts as."""
+    return y + _product(x, w.mT)
+
+
+def tanh_scaled(y: T, *, scale: float) -> T:
+    """tanh(scale Y)"""
+    return (y * scale).tanh_()
+
+
 def _float32() -> Any:
     import torch
 
@@ -220,5 +230,6 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         accumulate_pv, weighted_pv, start_o, pv, finish, scaled_scores, accumulate_scaled_pv,
         share_lse, start_merge, merge,
         base_of, row_products, start_gradients, probabilities, score_gradients, accumulate_transposed, rounded_product, scaled,
+        accumulate_rows, tanh_scaled,
     )
 }

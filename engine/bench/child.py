@@ -87,7 +87,7 @@ def _on_device(spec: KernelSpec, workload: Workload, place: str) -> tuple[Tensor
 def _from_host(case: Case, spec: KernelSpec, place: str) -> tuple[Tensors, Tensors]:
     """Made there and copied: fills and random numbers would be kernels too."""
     w, operands = case.workload, spec.operands(case.workload)
-    inputs = spec.inputs(w, "cpu", torch.Generator().manual_seed(w.seq))
+    inputs = spec.inputs(w, "cpu", torch.Generator().manual_seed(getattr(w, w.LENGTH)))
     own = allocate(w, memory.owned(operands), "cpu")
     poison(own)
     scratch = {operand.name for operand in operands if operand.role == "scratch"}

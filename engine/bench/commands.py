@@ -11,7 +11,7 @@ import click
 from engine.bench.generate_command import generate
 from engine.bench.tool_commands import hardware_bytes, sanitize
 from engine.bench.tune_command import OWN_TABLE, tune_attention
-from engine.console import as_json, device_of, kernels_of, measuring, on_device, own_kernels, patience, print_json
+from engine.console import as_json, device_of, family_of, kernels_of, measuring, on_device, patience, print_json
 from engine.options import BadInput, params_from
 from kernels.contract import Device, Family, KernelSpec
 
@@ -56,7 +56,7 @@ def _contenders(kernel: str | None, peers: bool, family: Family) -> list[KernelS
     from kernels.catalog import catalog
 
     known = catalog()
-    names = kernel.split(",") if kernel else own_kernels(known, family)
+    names = kernel.split(",") if kernel else family_of(family, known)
     names += [name for name, spec in known.items() if peers and spec.info.role == "peer" and name not in names]
     return kernels_of(names, known)
 

@@ -48,7 +48,7 @@ class Result(Struct, frozen=True, kw_only=True):
 
     row: str
     device: str
-    workload: Workload
+    workload: AttentionWorkload
     entries: tuple[Entry, ...]
     ceiling_tb_per_s: float
     l2_policy: str = "warm"
@@ -133,7 +133,7 @@ def _cell(entry: Entry) -> str:
     return f"{entry.tb_per_s:.2f} ({entry.time_us.p50:.1f} ± {spread:.1f} µs)"
 
 
-def exact(entry: Entry, workload: Workload) -> bool:
+def exact(entry: Entry, workload: AttentionWorkload) -> bool:
     """Whether the cache is in the workload's own precision."""
     return entry.cache_bytes >= workload.kv_cache_bytes()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from engine.bench.record import Record
-from engine.console import as_json, device_of, kernels_of, on_device, own_kernels, print_json
+from engine.console import as_json, device_of, family_of, kernels_of, on_device, print_json
 from engine.options import BadInput
 from kernels.contract import Device, Family, KernelSpec
 
@@ -85,9 +85,9 @@ def _ours(kernel: str | None, *families: Family) -> list[KernelSpec]:
     from kernels.catalog import catalog
 
     known = catalog()
-    chosen = kernel.split(",") if kernel else [name for family in families for name in own_kernels(known, family)]
-    specs = kernels_of(chosen, known)
+    ours = [name for family in families for name in family_of(family, known)]
+    specs = kernels_of(kernel.split(",") if kernel else ours, known)
     if strange := next((spec for spec in specs if spec.info.opaque), None):
         raise BadInput(f"the launches of {strange.id} are a library's own: choose from "
-                       f"{', '.join(name for name, spec in known.items() if not spec.info.opaque)}")
+                       f"{', '.join(ours)}")
     return specs

@@ -16,10 +16,11 @@ from kernels.contract.spec import (
     Traffic,
     of_pass,
 )
-from kernels.contract.workload import ITEMSIZE, AttentionWorkload, Field, Workload, fields_of
+from kernels.contract.workload import ITEMSIZE, AttentionWorkload, Field, LinearWorkload, Workload, fields_of
 
 __all__ = [
     "ITEMSIZE", "Affine", "AttentionWorkload", "Axis", "Compilation", "Config", "Cost", "Device", "Expr", "Family", "Field",
-    "KernelInfo", "KernelSpec", "Launch", "Least", "Lookup", "Loop", "Operand", "Param", "Refusal", "Resources", "Schedule",
-    "Slot", "Table", "TileOp", "Traffic", "Workload", "const", "evaluate", "fields_of", "lookup", "of_pass", "var",
+    "KernelInfo", "KernelSpec", "Launch", "Least", "LinearWorkload", "Lookup", "Loop", "Operand", "Param", "Refusal",
+    "Resources", "Schedule", "Slot", "Table", "TileOp", "Traffic", "Workload", "const", "evaluate", "fields_of", "lookup",
+    "of_pass", "var",
 ]

@@ -7,7 +7,7 @@ from itertools import product
 import torch
 from msgspec.structs import replace
 
-from kernels.contract import AttentionWorkload, Config, Device, KernelSpec
+from kernels.contract import AttentionWorkload, Config, Device, KernelSpec, Workload
 
 CPU = Device(id="cpu", kind="cpu", name="a CPU")
 H200 = Device(
@@ -15,7 +15,7 @@ H200 = Device(
     l2_bytes=60 << 20, memory_bytes=150_000_000_000, bandwidth_bytes_per_s=4.8e12,
 )
 
-SMALL = Config(params={"block_m": 32, "block_n": 16, "warps": 4, "stages": 2, "splits": 3})
+SMALL = Config(params={"block_m": 32, "block_n": 16, "warps": 4, "stages": 2, "splits": 3, "block_k": 16})
 
 
 def shape(seq: int, kv_heads: int = 4, *, seq_kv: int = 0, causal: bool = True, window: int = 0, dtype: str = "float32",
@@ -57,9 +57,9 @@ def name(workload: AttentionWorkload) -> str:
     return f"{way}{w.dtype}-N{w.seq}x{w.keys}-H{w.heads}:{w.kv_heads}-D{w.head_dim}-{mask}"
 
 
-def tensors_for(spec: KernelSpec, workload: AttentionWorkload, device: str = "cpu") -> dict[str, torch.Tensor]:
+def tensors_for(spec: KernelSpec, workload: Workload, device: str = "cpu") -> dict[str, torch.Tensor]:
     """Random inputs; outputs, scratch and what is to be saved full of NaN, so that what is not written shows."""
-    tensors = spec.inputs(workload, device, torch.Generator(device).manual_seed(workload.seq))
+    tensors = spec.inputs(workload, device, torch.Generator(device).manual_seed(getattr(workload, workload.LENGTH)))
     dtypes = {workload.itemsize: workload.dtype, 4: "float32"}
     for operand in spec.operands(workload):
         if operand.role != "input":

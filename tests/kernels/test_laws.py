@@ -19,8 +19,8 @@ from kernels.contract.series import profile
 from kernels.contract.walk import launch_totals, live_bytes, ops_of, program_steps, programs, totals, touches
 from tests.kernels.shapes import CPU, H200, SMALL, error, grid, name, of_family, of_passes, shape, tensors_for
 
-SCHEDULED = [spec for spec in catalog().values() if spec.schedule]
-PEERS = [spec for spec in catalog().values() if spec.info.opaque]
+SCHEDULED = [spec for spec in catalog().values() if spec.schedule and spec.info.family == "attention"]
+PEERS = [spec for spec in catalog().values() if spec.info.opaque and spec.info.family == "attention"]
 
 
 def by_id(value: object) -> str | None:

@@ -15,7 +15,8 @@ from tests.kernels.shapes import SMALL, error, name, of_passes, poison_of, shape
 
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="needs TRITON_INTERPRET=1 (make test)")
 
-OURS = [spec for spec in catalog().values() if not spec.info.opaque and "float32" in spec.info.dtypes]  # Gluon is for the GPU
+ATTENTION = [spec for spec in catalog().values() if spec.info.family == "attention"]
+OURS = [spec for spec in ATTENTION if not spec.info.opaque and "float32" in spec.info.dtypes]  # Gluon is for the GPU
 SHAPES = [
     *(shape(n, kv, causal=c, batch=1) for n, kv, c in product((1, 63, 100, 130), (4, 2, 1), (True, False))),
     *(shape(n, 2, causal=c, batch=2, dtype="float16") for n, c in product((63, 130), (True, False))),
