@@ -57,8 +57,10 @@ def _contenders(kernel: str | None, peers: bool, family: Family) -> list[KernelS
 
     known = catalog()
     names = kernel.split(",") if kernel else family_of(family, known)
-    names += [name for name, spec in known.items() if peers and spec.info.role == "peer" and name not in names]
-    return kernels_of(names, known)
+    if peers:  # whole attention's peers decode too
+        names += [name for name in family_of("attention" if family == "decode" else family, known, peers=True)
+                  if known[name].info.role == "peer" and name not in names]
+    return kernels_of(names, known, None if family == "decode" else family)
 
 
 @bench.command()
