@@ -161,7 +161,7 @@ class Generation:
         longest, noise = cache.longest, self._generator.get_state()
         with torch.cuda.stream(stream):
             self._advance()
-            cache.lengths.sub_(1)
+            cache.advance(-1)
             self._ends.sub_(1)
             if self._sampling:
                 self._generator.set_state(noise)
