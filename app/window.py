@@ -126,6 +126,8 @@ class Window(QMainWindow):
             return
         if self.lab is not None and self.lab.is_full:
             self.lab.full_view(None)
+        if self.live.paused:
+            self.pause_view()
         self.layouts.keep()
         self._show_lab(name)
         self.desk.take_up(self.snapshot.hello)

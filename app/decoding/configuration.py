@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
-from app.decoding.facts import exponent, titles
+from app.decoding.facts import titles
 from app.decoding.verdict import verdict
 from app.saved import Saved, stated
 from app.store import Snapshot
@@ -75,7 +75,7 @@ def _measured(snapshot: Snapshot, plan: LanePlan) -> MeasuredLane:
     return replace(
         row, position=int(series.position[-1]), steps=series.steps, step_p50_ns=series.median_ns,
         prompt_ns=series.prefill.time_ns if series.prefill else None, tokens_per_s=state.tokens_per_s(name),
-        time_exponent=exponent(series), step_bytes=int(series.step_bytes[-1]),
+        time_exponent=series.exponent, step_bytes=int(series.step_bytes[-1]),
         bytes_per_s=float(series.step_bytes[-1]) / series.median_ns * 1e9, kv_bytes=int(series.kv_bytes[-1]),
         kv_allocated_bytes=int(series.kv_allocated_bytes[-1]), kv_nvml_bytes=int(nvml) if nvml == nvml else None,
         time_provenance=series.provenance, time_source=series.source, note=state.refusals.get(name, ""),

@@ -15,8 +15,6 @@ from engine.protocol import CacheKind, Decoding, Lane, Model
 
 CACHE_TITLES: dict[CacheKind, str] = {"none": "no cache", "dense": "dense", "paged": "paged", "int8": "int8", "fp8": "fp8"}
 OWNERS = ("weights", "KV cache", "activations", "other")
-FEW = 8                 # samples, before which no exponent is fitted
-FAR = 1.25              # and how many times further the last position must be than the first
 NEAR = 16               # samples around a position that a time there is the median of
 
 
@@ -32,14 +30,6 @@ def titles(state: DecodeState) -> dict[str, str]:
     alike = len({plan.lane.kv_heads for plan in state.plans.values()}) == 1
     model, lanes = state.decoding.model, {name: plan.lane for name, plan in state.plans.items()}
     return {name: CACHE_TITLES[lane.cache] if alike else lane_title(model, lane) for name, lane in lanes.items()}
-
-
-def exponent(series: LaneSeries) -> float | None:
-    """x of time ~ n^x, by least squares over the logarithms of all samples; None where they are few or near each other."""
-    position, time_ns = series.position, series.time_ns
-    if len(position) < FEW or position[-1] < FAR * position[0]:
-        return None
-    return float(np.polyfit(np.log(position), np.log(time_ns), 1)[0])
 
 
 def time_at(series: LaneSeries, position: float) -> float | None:

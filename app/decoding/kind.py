@@ -10,7 +10,7 @@ from rich.table import Table
 from app import format as fmt
 from app.decoding.choice import DecodeChoice, asked_choice, first_choice, fitted, restored
 from app.decoding.configuration import DecodeConfiguration, configuration
-from app.decoding.facts import exponent, kv_token_bytes, power_of, titles
+from app.decoding.facts import kv_token_bytes, power_of, titles
 from app.decoding.state import NEWEST, DecodeState
 from app.kind import Choice, Kind, Section, Tell, device_of, median_words, plain_table
 from app.store import Snapshot
@@ -92,7 +92,7 @@ class Decodings(Kind):
 
 
 def facts(state: DecodeState, plan: LanePlan) -> list[tuple[str, str]]:
-    """What is known of a lane, as label and value."""
+    """What is known of a lane, as label and value; what changes with each step stands in the plots."""
     name, decoding = plan.lane.id, state.decoding
     assert decoding is not None
     rows = [("weights", fmt.bytes_iec(plan.weights_bytes))]
@@ -111,8 +111,6 @@ def facts(state: DecodeState, plan: LanePlan) -> list[tuple[str, str]]:
     series = state.lanes.get(name)
     if series is not None and series.prefill is not None:
         rows.append(("prompt", fmt.time_ns(series.prefill.time_ns)))
-    if series is not None and series.median_ns is not None:
-        rows += [("time per token", fmt.time_ns(series.median_ns)), ("grows", power_of(exponent(series)) or fmt.NA)]
     done = state.done.get(name)
     if done is not None and done.peak_memory_bytes is not None:
         rows.append(("peak, measured", fmt.bytes_iec(done.peak_memory_bytes)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app import format as fmt
-from app.decoding.facts import CACHE_TITLES, compared, exponent, kv_token_bytes, pages, power_of, time_at, titles
+from app.decoding.facts import CACHE_TITLES, compared, kv_token_bytes, pages, power_of, time_at, titles
 from app.decoding.state import DecodeState
 from app.facts import memory_name, shared
 from app.store import Snapshot
@@ -96,7 +96,7 @@ def _growth(state: DecodeState) -> str:
     pair = compared(state)
     if pair is None:
         return ""
-    powers = [power_of(exponent(state.lanes[name])) if name in state.lanes else "" for name in pair]
+    powers = [power_of(state.lanes[name].exponent) if name in state.lanes else "" for name in pair]
     return f"time per token {powers[0]} with a cache, {powers[1]} without" if all(powers) else ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -26,6 +27,7 @@ OVER = 12.0         # pixels that the last label of x may reach over the end
 APART = 6.0         # pixels between two labels of an axis
 SMALL_PX = 11
 MARKERS_PX = 5.0
+FINE = 64           # points, from which on a curve is painted without antialiasing
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,8 @@ class CurveChart(QWidget):
         x, y = thinned(curve, area.width())
         if not len(x):
             return
-        places = [QPointF(self._at_x(a, area), self._at_y(b, area)) for a, b in zip(x.tolist(), y.tolist(), strict=True)]
+        across, up = area.left() + area.width() * shares(self._x, x), area.bottom() - area.height() * shares(self._y, y)
+        places = [QPointF(a, b) for a, b in zip(across.tolist(), up.tolist(), strict=True)]
         if curve.points:
             reach = -np.inf
             for place in places:
@@ -256,6 +259,7 @@ class CurveChart(QWidget):
                     draw_marker(painter, curve.mark, place, MARKERS_PX)
                     reach = place.x() + 24
             return
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing, len(places) < FINE)    # which costs with the points
         pen = QPen(curve.mark.colour, curve.width)
         if curve.mark.dash:
             pen.setDashPattern([length / curve.width for length in curve.mark.dash])
@@ -282,15 +286,23 @@ class CurveChart(QWidget):
 
 
 def thinned(curve: Curve, width: float) -> tuple[FloatArray, FloatArray]:
-    """As many of its points as two a pixel, the ends among them; as stairs where it is one."""
+    """As many of its points as one a pixel, the ends among them; as stairs where it is one."""
     x, y = curve.x, curve.y
-    most = max(2, round(2 * width))
+    most = max(2, round(width))
     if len(x) > most:
         kept = np.unique(np.linspace(0, len(x) - 1, most).astype(np.int64))
         x, y = x[kept], y[kept]
     if curve.stairs and len(x) > 1:
         return np.repeat(x, 2)[1:], np.repeat(y, 2)[:-1]
     return x, y
+
+
+def shares(scale: Scale, values: FloatArray) -> FloatArray:
+    """Where values lie on a scale, 0 to 1, as Scale.at says of one."""
+    low, high = scale.low, scale.high
+    if scale.log:
+        low, high, values = math.log(low), math.log(high), np.log(np.maximum(values, 1e-300))
+    return np.clip((values - low) / ((high - low) or 1.0), 0.0, 1.0)
 
 
 def _dashed(painter: QPainter, colour: QColor, begin: QPointF, end: QPointF) -> None:

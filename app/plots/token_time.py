@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app import format as fmt
-from app.decoding.facts import exponent, power_of, titles
+from app.decoding.facts import power_of, titles
 from app.plots.curves import Curve, CurveChart, Facet
 from app.plots.lanes import lane_mark, no_time, waiting
 from app.plots.rows import Scale
@@ -34,7 +34,7 @@ class TokenTime(PlotView):
         log = high > APART * low
         curves = []
         for name, series in lanes.items():
-            power, time = power_of(exponent(series)), fmt.time_ns(series.median_ns)
+            power, time = power_of(series.exponent), fmt.time_ns(series.median_ns)
             values = (f"{time} {power}", power, time) if power else (time,)
             curves.append(Curve(names[name], lane_mark(self.theme, state, name, series.provenance), series.position,
                                 series.time_ns, values))
@@ -63,7 +63,7 @@ class TokenTime(PlotView):
                 rows.append((names[name], fmt.NA, fmt.NA, fmt.NA, no_time(state, name)[0]))
                 continue
             rows.append((names[name], fmt.time_ns(series.median_ns), fmt.count(float(series.position[-1])),
-                         power_of(exponent(series)) or fmt.NA, series.provenance))
+                         power_of(series.exponent) or fmt.NA, series.provenance))
         return Table(("lane", "time per token", "at token", "grows", "provenance"), rows)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PySide6.QtCore import QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QPainter, QPaintEvent, QPen
@@ -58,9 +58,12 @@ class TokenScene(QWidget):
         self.update()
 
     def show_side(self, side: Side) -> None:
-        """Paints it, where it is not what is painted already."""
-        if side != self._side:
-            self._side = side
+        """Paints it, where it is not what is painted already; only its head, where nothing else is new."""
+        before, self._side = self._side, side
+        if before is not None and replace(before, lane=side.lane) == side:
+            if before.lane != side.lane:
+                self.update(0, 0, self.width(), round(PAD + HEAD))
+        else:
             self.setAccessibleName(side.title)
             self.setAccessibleDescription(self.summary())
             self.update()
@@ -90,13 +93,15 @@ class TokenScene(QWidget):
 
     # --- painting ---
 
-    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: ARG002, N802
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802
         painter, theme, side = QPainter(self), self._theme, self._side
         painter.fillRect(self.rect(), theme["panel"])
         outline(painter, QRectF(self.rect()), theme["border"])
         if side is None:
             return
         self._paint_head(painter, side)
+        if event.rect().bottom() <= PAD + HEAD:
+            return
         for step in range(side.step + 1):
             self._paint_row(painter, side, step)
         self._paint_kept(painter, side)
