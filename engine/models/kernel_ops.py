@@ -5,16 +5,21 @@ What they do not take is plain torch: prompts, whose many rows a library multipl
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from engine.models.kv_cache import Cache, DenseCache
+from engine.models.kv_cache import Cache, DenseCache, PagedCache, QuantizedCache
 from engine.models.ops import Activation, Angles, Heads, Linear, Norm, TorchOps
+from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload, Config, Device
-from kernels.decode import shares, split_kv
+from kernels.decode import paged, quantized, shares, split_kv
 from kernels.linear import fused
 
 ROWS = 16             # of a fused layer at most. Source: scripts/time_fused_linear.py on an H200
+BINDS = {"split_kv": split_kv.bind, "paged": paged.bind, "int8": partial(quantized.bind, "int8"),
+         "fp8": partial(quantized.bind, "fp8")}
 OVERLAP = (9, 0)      # the first capability with dependent launches
 
 
@@ -25,7 +30,6 @@ class KernelOps:
         self._device, self._torch = device, TorchOps()
         self._overlap = (device.capability or (0, 0)) >= OVERLAP
         self._attention: dict[AttentionWorkload, tuple[Config, dict[str, Tensor]]] = {}
-        self._counts: Tensor | None = None
 
     def linear(
         self, x: Tensor, layer: Linear, *, norm: Norm | None = None, activation: Activation = "none",
@@ -41,24 +45,36 @@ class KernelOps:
         return y
 
     def rotate_and_append(self, qkv: Tensor, heads: Heads, angles: Angles | None, cache: Cache, layer: int) -> Tensor:
-        if layer == 0:
-            self._counts = cache.lengths + 1
         return self._torch.rotate_and_append(qkv, heads, angles, cache, layer)
 
     def attend(self, q: Tensor, cache: Cache, layer: int) -> Tensor:
-        if not isinstance(cache, DenseCache):
-            return self._torch.attend(q, cache, layer)
-        assert self._counts is not None
-        k, v = cache.kv[layer].unbind()
         batch, heads, dim = q.shape
+        kernel, kv_heads, kept = _kept(cache, layer)
         workload = AttentionWorkload(
-            batch=batch, heads=heads, kv_heads=k.shape[1], seq=1, seq_kv=cache.capacity, head_dim=dim,
+            batch=batch, heads=heads, kv_heads=kv_heads, seq=1, seq_kv=cache.capacity, head_dim=dim,
             dtype=str(q.dtype).removeprefix("torch."))  # type: ignore[arg-type]
         if workload not in self._attention:
-            self._attention[workload] = split_kv.configure(workload, self._device), {
+            self._attention[workload] = catalog()[kernel].configure(workload, self._device), {
                 operand.name: torch.empty(operand.shape, dtype=torch.float32, device=q.device)
                 for operand in shares.scratch(workload)}
         config, scratch = self._attention[workload]
         o = torch.empty_like(q)
-        split_kv.bind(workload, config, {"Q": q[:, :, None], "K": k, "V": v, "O": o[:, :, None], **scratch}, self._counts)()
+        tensors = {"Q": q[:, :, None], "O": o[:, :, None], **kept, **scratch}
+        BINDS[kernel](workload, config, tensors, cache.seen)()
         return o.flatten(1)
+
+
+def _kept(cache: Cache, layer: int) -> tuple[str, int, dict[str, Tensor]]:
+    """The kernel of a cache, its KV heads, and its tensors of a layer by their operands' names."""
+    match cache:
+        case DenseCache():
+            k, v = cache.kv[layer].unbind()
+            return "split_kv", k.shape[1], {"K": k, "V": v}
+        case PagedCache():
+            k, v = cache.pages[layer].unbind()
+            return "paged", k.shape[2], {"K_pages": k, "V_pages": v, "table": cache.table}
+        case QuantizedCache():
+            (k, v), (k_scale, v_scale) = cache.kv[layer].unbind(), cache.scales[layer].unbind()
+            kernel = "int8" if k.dtype == torch.int8 else "fp8"
+            return kernel, k.shape[1], {"K8": k, "V8": v, "k_scale": k_scale, "v_scale": v_scale}
+    raise TypeError(f"there is no kernel for a {type(cache).__name__}")
