@@ -5,6 +5,7 @@ What they do not take is plain torch: prompts, whose many rows a library multipl
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -18,8 +19,10 @@ from kernels.decode import paged, quantized, shares, split_kv
 from kernels.linear import fused
 
 ROWS = 16             # of a fused layer at most. Source: scripts/time_fused_linear.py on an H200
-BINDS = {"split_kv": split_kv.bind, "paged": paged.bind, "int8": partial(quantized.bind, "int8"),
-         "fp8": partial(quantized.bind, "fp8")}
+BINDS: dict[str, Callable[..., Callable[[], None]]] = {
+    "split_kv": split_kv.bind, "paged": paged.bind, "int8": partial(quantized.bind, "int8"),
+    "fp8": partial(quantized.bind, "fp8"),
+}
 OVERLAP = (9, 0)      # the first capability with dependent launches
 
 

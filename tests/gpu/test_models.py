@@ -44,7 +44,9 @@ def tokens(made: Generation, count: int = NEW) -> list[list[int]]:
 @pytest.mark.parametrize("cache", ["dense", "paged"])
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("batch", [1, 2, 20])
-def test_in_float32_the_same_tokens_as_torch_without_a_cache(cache: CacheKind, kv_heads: int, batch: int, device: Device) -> None:
+def test_in_float32_the_same_tokens_as_torch_without_a_cache(
+    cache: CacheKind, kv_heads: int, batch: int, device: Device
+) -> None:
     ours = tokens(generation(MODELS["tiny"], kv_heads, cache, device, ours=True, batch=batch))
     assert ours == tokens(generation(MODELS["tiny"], kv_heads, "none", device, ours=False, batch=batch))
 
