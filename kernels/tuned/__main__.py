@@ -19,7 +19,7 @@ from kernels.jit import compile_for, triton
 from kernels.tuned import BACKWARD, CPU, Recorded, choose, recorded, tables
 
 HEAD_DIMS = (32, 64, 96, 128, 192, 256)
-HEADS = {"attention": ((8, 8), (8, 1)), "decode": ((8, 8), (32, 1), (64, 1))}  # query and KV heads, as a family tells apart
+HEADS = {"attention": ((8, 8), (8, 1)), "decode": ((8, 8), (32, 1))}  # query and KV heads, as a family tells apart
 MASKS: dict[str, tuple[dict[str, int], ...]] = {
     "attention": ({"causal": False}, {"causal": True}, {"causal": True, "window": 256}), "decode": ({},)}
 ROW_LENGTHS = (128, 256, 512, 1000, 1024, 2048, 4096, 8192, 16384)  # keys: of whole rows, tables and ragged ends
