@@ -66,3 +66,26 @@ def unpacked(x: tl.tensor, FP8: tl.constexpr, ASM: tl.constexpr) -> Any:
         first = ((x << 8) >> 8).to(tl.float16)
         second = (x >> 8).to(tl.float16)
     return first, second
+
+
+@jit
+def _nearest(x: tl.tensor) -> Any:
+    """The nearest whole number, ties to even: a float32 of 1.5 * 2^23 has no place for a fraction. |x| < 2^22."""
+    return (x + 12582912.0) - 12582912.0
+
+
+@jit
+def encoded_int8(x: tl.tensor) -> Any:
+    """x float32 in -127 to 127, as int8."""
+    return _nearest(x).to(tl.int8)
+
+
+@jit
+def encoded_fp8(x: tl.tensor) -> Any:
+    """x float32 in -448 to 448, as the bits of e4m3, rounded to nearest, ties to even."""
+    bits = x.to(tl.int32, bitcast=True)
+    sign = (bits >> 24) & 0x80
+    bits = bits & 0x7FFFFFFF
+    normal = ((bits + 0x7FFFF + ((bits >> 20) & 1)) >> 20) - 960  # 8 (127 - 7): the exponent's new bias
+    small = _nearest(tl.abs(x) * 512.0).to(tl.int32)  # below 2^-6 in steps of 2^-9
+    return (tl.where(tl.abs(x) < 0.015625, small, normal) | sign).to(tl.int8)

@@ -232,9 +232,9 @@ def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
     def load(kind: str, i: int) -> TileOp:
         page: Expr = (var("b") * (each * step) + var("j") * (many * step) + i * step) % pool
         left = (var("j") * -config["block_n"] + (w.keys - i * PAGE)).clip(0, PAGE)
-        return TileOp(kind="load", title=f"load a page of {kind}", operand=f"{kind}_pages",
-                      at=(page, const(0), kv_head, const(0)), tile=(1, PAGE, 1, bd), limits=(None, left, None, None),
-                      writes=(names[kind][i],), ahead=ring - 1)
+        return TileOp(
+            kind="load", title=f"load a page of {kind}", operand=f"{kind}_pages", at=(page, const(0), kv_head, const(0)),
+            tile=(1, PAGE, 1, bd), limits=(None, left, None, None), writes=(names[kind][i],), ahead=ring - 1)
 
     table = TileOp(kind="load", title="load page numbers", operand="table", at=(var("b"), var("j") * many), tile=(1, many),
                    writes=("pages",), ahead=ring - 1)

@@ -19,7 +19,7 @@ from kernels.jit import compile_for, triton
 from kernels.tuned import BACKWARD, CPU, Recorded, choose, choose_batch, recorded, tables
 
 HEAD_DIMS = (32, 64, 96, 128, 192, 256)
-HEADS = {"attention": ((8, 8), (8, 1)), "decode": ((8, 8), (32, 1), (64, 1))}  # query and KV heads, as a family tells apart
+HEADS = {"attention": ((8, 8), (8, 1)), "decode": ((8, 8), (32, 1))}  # query and KV heads, as a family tells apart
 MASKS: dict[str, tuple[dict[str, int], ...]] = {
     "attention": ({"causal": False}, {"causal": True}, {"causal": True, "window": 256}), "decode": ({},)}
 DTYPES: tuple[DType, ...] = ("bfloat16", "float32")
