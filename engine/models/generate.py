@@ -107,7 +107,7 @@ class Generation:
         if self._graph is not None:
             self._graph.reset()
         self._graph = self.cache = None
-        self._all = self._all[:, :0]
+        self._all = self._all.new_empty((self.batch, 0))
 
     def _require_room(self, held: int) -> None:
         if held + 1 > self.capacity:

@@ -53,7 +53,8 @@ save_file({{"prompt": prompt, "tokens": tokens, "logits": logits.contiguous()}},
 def llama_config(model: Model) -> dict[str, Any]:
     return {
         "vocab_size": model.vocab, "hidden_size": model.hidden, "intermediate_size": model.mlp,
-        "num_hidden_layers": model.layers, "num_attention_heads": model.heads, "num_key_value_heads": model.kv_heads, "head_dim": model.head_dim,
+        "num_hidden_layers": model.layers, "num_attention_heads": model.heads, "num_key_value_heads": model.kv_heads,
+        "head_dim": model.head_dim,
         "max_position_embeddings": model.context, "rms_norm_eps": model.eps, "rope_theta": model.theta,
         "tie_word_embeddings": model.tied, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0,
     }
