@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from PySide6.QtCore import Qt, Signal, Slot
+from PySide6.QtCore import Qt, Slot
 from PySide6.QtGui import QFocusEvent, QKeyEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
@@ -14,23 +14,21 @@ from app.tiles.fills import Fills
 from app.tiles.ledger import Unit
 from app.tiles.playback import DEFAULT_SPEED, TOGETHER, Playback
 from app.tiles.scene import Scene
+from app.tiles.stage import Stage
 from app.tiles.step_info import StepInfo, describe
 from app.tiles.track import MOST_STEPS, KernelTrack
 from app.tiles.transport import Transport, wave_text
 from app.tiles.view import View, view_of
 from engine.protocol import KernelPlan
-from kernels.contract import Device, Workload
+from kernels.contract import AttentionWorkload, Device
 
 EMPTY = "The tiles appear once a kernel is planned that this device can run."
 SCENES = 2
 TRAVEL_S = 0.35         # at most
 
 
-class Theatre(QWidget):
-    """`picked` carries the StepInfo of the step in focus; `woke` asks for frames, that is for calls of `advance`."""
-
-    picked = Signal(object)
-    woke = Signal()
+class Theatre(Stage):
+    """The stage of the kernels' schedules."""
 
     def __init__(self, theme: Theme) -> None:
         super().__init__()
@@ -54,7 +52,7 @@ class Theatre(QWidget):
     # --- what it is told ---
 
     def show_plans(
-        self, plans: list[KernelPlan], device: Device, workload: Workload, titles: Mapping[str, str] | None = None
+        self, plans: list[KernelPlan], device: Device, workload: AttentionWorkload, titles: Mapping[str, str] | None = None
     ) -> None:
         """Puts the first two kernels that have a schedule on the stage; the clock stays at the same fraction of its length."""
         shown = (tuple(plans), device, workload)

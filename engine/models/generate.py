@@ -102,6 +102,21 @@ class Generation:
         new = torch.arange(self.position - self._prompt, device=self._all.device)
         return self._all.gather(1, self._starts[:, None] + new).cpu()
 
+    def reset(self) -> None:
+        """Empty again, for another prompt of as many sequences; what was captured stays."""
+        if self.cache is not None:
+            self.cache.hold(0)
+        self._ends.zero_()
+        self.position = 0
+
+    def stand_at(self, tokens: int) -> None:
+        """As though the cache held so many tokens of each sequence already: what a step costs there can be measured."""
+        if self.cache is not None:
+            self.cache.hold(tokens)
+        self._ends.fill_(tokens + 1)
+        self._starts.copy_(self._ends)
+        self._prompt, self.position = tokens, tokens + 1
+
     def close(self) -> None:
         """Lets go of the cache and the graph; nothing more can be asked."""
         if self._graph is not None:
