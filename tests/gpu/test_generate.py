@@ -29,8 +29,13 @@ def prompt(model: Model, batch: int, count: int) -> Tensor:
     return torch.randint(0, model.vocab, (batch, count), generator=torch.Generator().manual_seed(0)).cuda()
 
 
-def generate(run: Decoder, kind: CacheKind, given: Tensor, new: int, graph: bool = True, how: Sampling | None = None) -> Tensor:
+def generate(
+    run: Decoder, kind: CacheKind, given: Tensor, new: int, graph: bool = True, how: Sampling | None = None,
+    early: bool = False,
+) -> Tensor:
     generation = Generation(run, kind, len(given), given.shape[1] + new, sampling=how, graph=graph)
+    if early:
+        generation.prepare()
     generation.prefill(given)
     for _ in range(new - 1):
         generation.step()
@@ -55,7 +60,9 @@ def test_a_captured_step_is_a_plain_one(kind: CacheKind, dtype: DType) -> None:
     """Drawn tokens too: the noise goes on from replay to replay as it does from step to step."""
     run, given = decoder(TINY, 2, dtype), prompt(TINY, 3, 40)
     for how in (None, Sampling(top_k=50, seed=1)):
-        assert torch.equal(generate(run, kind, given, 100, True, how), generate(run, kind, given, 100, False, how))
+        wanted = generate(run, kind, given, 100, False, how)
+        for early in (False, True):
+            assert torch.equal(generate(run, kind, given, 100, True, how, early), wanted)
 
 
 @pytest.mark.parametrize("kind", CACHES)
