@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 
 from engine.buffers import Tensors
 from engine.checking import check, poison
@@ -25,11 +26,13 @@ class Contender:
 
 
 def prepare(
-    spec: KernelSpec, workload: Workload, config: Config, machine: Machine, inputs: Tensors, own: Tensors
+    spec: KernelSpec, workload: Workload, config: Config, machine: Machine, inputs: Tensors, own: Tensors,
+    others: Sequence[Tensors] = (),
 ) -> Contender:
     """Compiled, checked whole and warmed up.
 
     Args:
+        others: inputs that take turns with `inputs` while it is timed.
         own: outputs, scratch and what is saved; the first two are poisoned first, what is saved is filled by the binding.
 
     Raises:
@@ -41,7 +44,9 @@ def prepare(
     call = machine.bind(spec, workload, config, {**inputs, **own})
     found = check(spec, workload, inputs, call(), whole=True)
     checked = Check(ok=found.ok, max_error=found.max_error, tolerance=found.tolerance)
-    return Contender(spec, config, own, machine.timer(call, 0), checked)
+    calls = cycle([call, *(machine.bind(spec, workload, config, {**other, **own}) for other in others)])
+    timed = call if not others else lambda: next(calls)()
+    return Contender(spec, config, own, machine.timer(timed, 0), checked)
 
 
 def take_turns(contenders: Sequence[Contender], seconds: float) -> None:
