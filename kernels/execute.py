@@ -33,7 +33,7 @@ def bind(
 ) -> Callable[[], Tensors]:
     """The kernel's schedule on these tensors, to be run each time the result is called; returns its outputs.
 
-    What an earlier pass saves for this one is filled here, from the reference.
+    What an earlier pass saves for this one is filled here, by the kernel or from the reference.
 
     Args:
         look: called before each program that runs alone, and between parts of what is saved; what it raises ends the run,
@@ -48,7 +48,9 @@ def bind(
     runs = [_Run(schedule, launch, tensors, look) for launch in schedule.launches]
     outputs = [o.name for o in schedule.operands if o.role == "output"]
     saved = [o.name for o in schedule.operands if o.role == "saved"]
-    if saved and isinstance(workload, AttentionWorkload):
+    if spec.save:
+        spec.save(workload, tensors)
+    elif saved and isinstance(workload, AttentionWorkload):
         _save(spec, workload, saved, tensors, look)
 
     def run() -> Tensors:

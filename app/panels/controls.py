@@ -27,7 +27,7 @@ from app.panels.fields import IntControl
 from app.panels.parameters import Parameters
 from app.store import Snapshot
 from app.theme import Theme
-from engine.protocol import Device, Field, Hello, Model
+from engine.protocol import Device, Family, Field, Hello, Model
 
 SHARED = ("MHA", "GQA", "MQA")
 WIDTH_PX = 268
@@ -44,9 +44,10 @@ class Controls(QWidget):
     edited = Signal(int)
     run_pressed = Signal()
 
-    def __init__(self, theme: Theme) -> None:
+    def __init__(self, theme: Theme, family: Family = "attention") -> None:
+        """`family`: of the kernels that can be chosen."""
         super().__init__()
-        self._theme = theme
+        self._theme, self._family = theme, family
         self._hello: Hello | None = None
         self._shown: Choice | None = None
         self._drags = 0
@@ -176,7 +177,7 @@ class Controls(QWidget):
     def _kernel_rows(self, hello: Hello) -> QWidget:
         self.kernels, self.reasons = {}, {}
         rows: list[QWidget] = []
-        for info in (info for info in hello.kernels if info.family == "attention"):
+        for info in (info for info in hello.kernels if info.family == self._family):
             box, reason = QCheckBox(info.title), QLabel("")
             box.setToolTip(info.summary)
             box.toggled.connect(self._kernels_changed)

@@ -93,7 +93,8 @@ def _from_host(case: Case, spec: KernelSpec, place: str) -> tuple[Tensors, Tenso
     scratch = {operand.name for operand in operands if operand.role == "scratch"}
 
     def placed(name: str, tensor: torch.Tensor) -> torch.Tensor:
-        return _strided(tensor, place) if case.strided and tensor.dim() == 4 and name not in scratch else tensor.to(place)
+        fit = tensor.dim() == 4 and tensor.itemsize > 1 and name not in scratch
+        return _strided(tensor, place) if case.strided and fit else tensor.to(place)
 
     return ({name: placed(name, x) for name, x in inputs.items()}, {name: placed(name, x) for name, x in own.items()})
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 
-from engine.buffers import Tensors
+import torch
+from msgspec.structs import replace
+
+from engine import memory, planner
+from engine.buffers import Pool, Tensors, allocate
 from engine.checking import check, poison
 from engine.machine import Machine, Timer
 from engine.results import Check
-from kernels.contract import Config, KernelSpec, Workload
+from kernels.contract import Config, Device, KernelSpec, Refusal, Workload
 
 
 @dataclass
@@ -47,6 +51,41 @@ def prepare(
     calls = cycle([call, *(machine.bind(spec, workload, config, {**other, **own}) for other in others)])
     timed = call if not others else lambda: next(calls)()
     return Contender(spec, config, own, machine.timer(timed, 0), checked)
+
+
+def ready(
+    specs: Sequence[KernelSpec], workload: Workload, device: Device, machine: Machine, pool: Pool,
+    params: Mapping[str, Mapping[str, int]], turns: int = 1,
+) -> tuple[list[Contender], dict[str, tuple[Config, str]]]:
+    """The kernels on one set of inputs, each ready to run; and of those that cannot, by id, the sentence why.
+
+    Args:
+        turns: as many W, each the next launch's.
+
+    Raises:
+        PlanError: a parameter that a kernel does not have.
+    """
+    operands = {o.name: o for spec in specs for o in memory.inputs_of(spec.operands(workload))}
+    again = [replace(operands["W"], name=f"W{turn}") for turn in range(1, turns)]
+    views = pool.views(workload, [*operands.values(), *again])
+    inputs = {name: views[name] for name in operands}
+    others = [inputs | {"W": views[operand.name]} for operand in again]
+    found: list[Contender] = []
+    refused: dict[str, tuple[Config, str]] = {}
+    for spec in specs:
+        config = planner.configured(spec, workload, device, params.get(spec.id, {}))
+        reasons = planner.reasons(spec, workload, config, device)
+        try:
+            if reasons:
+                raise Refusal("; ".join(reasons))
+            own = {} if spec.info.opaque else allocate(workload, memory.owned(spec.operands(workload)), machine.place)
+            found.append(prepare(spec, workload, config, machine, inputs, own, others))
+        except Refusal as reason:
+            refused[spec.id] = config, str(reason)
+        except torch.OutOfMemoryError:
+            machine.trim()
+            refused[spec.id] = config, "it does not fit the free memory of this device"
+    return found, refused
 
 
 def take_turns(contenders: Sequence[Contender], seconds: float) -> None:

@@ -2,30 +2,28 @@
 
 Times are taken as in the attention bench. A layer's W is one of several that together exceed the L2 twice, in turns, so that
 each launch reads it from HBM; steps of a recurrent network read one W again and again, as they do. Both roofs are measured
-in the same run: a plain product, and a copy. Imports torch.
+in the same run: a plain product, and a kernel that only reads. Imports torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-import torch
 from msgspec import Struct
-from msgspec.structs import replace
 
-from engine import memory, planner
 from engine.bench.attention import ceiling_tflops
-from engine.bench.contenders import Contender, prepare, take_turns
+from engine.bench.contenders import Contender, ready, take_turns
 from engine.bench.knees import Knee, knees
 from engine.bench.linear_rows import Row
-from engine.buffers import Pool, allocate
+from engine.bench.read_ceiling import read_ceiling
+from engine.buffers import Pool
 from engine.machine import Machine, open_machine
 from engine.results import Check, TimeUs, time_us
-from kernels.contract import Config, Device, KernelSpec, LinearWorkload, Refusal
+from kernels.contract import Config, Device, KernelSpec, LinearWorkload
+from kernels.linear.reference import hbm
 
-L2_TIMES = 2           # what all W together take, in sizes of the L2
-COPIED_BYTES = 1 << 30  # of the copy that gives the bandwidth; a sixteenth on a CPU
+L2_TIMES = 2  # what all W together take, in sizes of the L2
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -56,7 +54,7 @@ class Result(Struct, frozen=True, kw_only=True):
 
 
 class Roofs(NamedTuple):
-    """What this device gives: of a plain product, and of a copy, read plus written."""
+    """What this device gives: of a plain product, and of a plain kernel that only reads."""
 
     tflops: float
     tb_per_s: float
@@ -69,29 +67,23 @@ class Report(Struct, frozen=True, kw_only=True):
     knees: tuple[Knee, ...]
 
 
-def run(rows: Sequence[Row], specs: Sequence[KernelSpec], device: Device, seconds: float) -> Iterator[Result]:
-    """Measures row by row. `seconds`: for each kernel, once it is ready.
+def run(
+    rows: Iterable[Row], specs: Sequence[KernelSpec], device: Device, seconds: float, params: Mapping[str, Mapping[str, int]]
+) -> Iterator[Result]:
+    """Measures row by row. `seconds`: for each kernel, once it is ready. `params`: kernel -> parameter -> value.
 
     Raises:
         Unusable: PyTorch cannot use the device.
+        PlanError: a parameter that a kernel does not have.
     """
     machine = open_machine(device, lambda: None)
     device = machine.refine(device)
-    roofs = Roofs(ceiling_tflops(machine), _bandwidth(machine))
+    roofs = Roofs(ceiling_tflops(machine), read_ceiling(machine) / 1e12)
     machine.trim()
     pool = Pool(machine.place)
     for row in rows:
-        yield _measure(row, specs, device, machine, pool, seconds, roofs)
+        yield _measure(row, specs, device, machine, pool, seconds, params, roofs)
         machine.trim()
-
-
-def _bandwidth(machine: Machine) -> float:
-    """TB/s of a copy, read plus written."""
-    size = COPIED_BYTES if machine.place != "cpu" else COPIED_BYTES // 16
-    source = torch.randn(size // 4, device=machine.place)
-    target = torch.empty_like(source)
-    times = [timing.time_ns for timing in machine.timer(lambda: {"C": target.copy_(source)}, 0).burst()]
-    return 2 * size / min(times) / 1e3
 
 
 def copies(workload: LinearWorkload, device: Device) -> int:
@@ -107,32 +99,17 @@ def _rotated(workload: LinearWorkload, device: Device) -> bool:
 
 
 def _measure(
-    row: Row, specs: Sequence[KernelSpec], device: Device, machine: Machine, pool: Pool, seconds: float, roofs: Roofs
+    row: Row, specs: Sequence[KernelSpec], device: Device, machine: Machine, pool: Pool, seconds: float,
+    params: Mapping[str, Mapping[str, int]], roofs: Roofs,
 ) -> Result:
-    w, turns = row.workload, copies(row.workload, device)
-    operands = {o.name: o for spec in specs for o in memory.inputs_of(spec.operands(w))}
-    again = [replace(operands["W"], name=f"W{number}") for number in range(1, turns)]
-    inputs = pool.views(w, [*operands.values(), *again])
-    others = [inputs | {"W": inputs[operand.name]} for operand in again]
-    ready: list[Contender] = []
-    entries: dict[str, Entry] = {}
-    for spec in specs:
-        config = planner.configured(spec, w, device, {})
-        try:
-            if reasons := planner.reasons(spec, w, config, device):
-                raise Refusal("; ".join(reasons))
-            own = {} if spec.info.opaque else allocate(w, memory.owned(spec.operands(w)), machine.place)
-            ready.append(prepare(spec, w, config, machine, inputs, own, others))
-        except Refusal as reason:
-            entries[spec.id] = _entry(spec, config, refused=str(reason))
-        except torch.OutOfMemoryError:
-            machine.trim()
-            entries[spec.id] = _entry(spec, config, refused="it does not fit the free memory of this device")
-    good = [contender for contender in ready if contender.check.ok]
+    w = row.workload
+    found, lack = ready(specs, w, device, machine, pool, params, copies(w, device))
+    good = [contender for contender in found if contender.check.ok]
     take_turns(good, seconds)
     best = min((time_us(c.times_ns).p50 for c in good if c.spec.info.role == "peer"), default=None)
-    moved = specs[0].cost(w, specs[0].configure(w, device)).hbm_bytes
-    entries |= {c.spec.id: _timed(c, w, moved, best) for c in ready}
+    moved = sum(traffic.read + traffic.written for traffic in hbm(w).values())
+    entries = {spec.id: _entry(spec, lack[spec.id][0], refused=lack[spec.id][1]) for spec in specs if spec.id in lack}
+    entries |= {c.spec.id: _timed(c, w, moved, best) for c in found}
     return Result(
         row=row.id, device=device.name, workload=w, intensity=w.nominal_flops / moved, ceiling_tflops=roofs.tflops,
         bandwidth_tb_per_s=roofs.tb_per_s, l2_policy="rotated" if _rotated(w, device) else "warm",
@@ -167,11 +144,6 @@ def report(results: Sequence[Result]) -> Report:
     return Report(rows=tuple(results), knees=found)
 
 
-def holds(result: Result, specs: Sequence[KernelSpec], device: Device) -> bool:
-    """Whether a recorded row is of these kernels on this device."""
-    return result.device == device.name and [entry.kernel for entry in result.entries] == [spec.id for spec in specs]
-
-
 def brief(result: Result) -> str:
     """A row in a line."""
     said = []
@@ -181,12 +153,13 @@ def brief(result: Result) -> str:
     return ", ".join(said)
 
 
-def table(told: Report) -> str:
+def table(results: Sequence[Result]) -> str:
     """In Markdown: each row's time, TFLOP/s and TB/s, and under it the roofs and the knees."""
+    told = report(results)
     lines = ["| row | flops a byte | kernel | time, µs | p20 to p80 | TFLOP/s | TB/s | of best peer |", "|---" * 8 + "|"]
     lines += [_line(result, entry) for result in told.rows for entry in result.entries]
     roofs = dict.fromkeys((r.device, r.ceiling_tflops, r.bandwidth_tb_per_s) for r in told.rows)
-    lines += ["", *(f"{name}: a plain product {flops:.3g} TFLOP/s, a copy {speed:.3g} TB/s" for name, flops, speed in roofs)]
+    lines += ["", *(f"{name}: a plain product {flops:.3g} TFLOP/s, plain reads {read:.3g} TB/s" for name, flops, read in roofs)]
     return "\n".join([*lines, *(knee.text for knee in told.knees)])
 
 

@@ -159,6 +159,8 @@ class KernelSpec:
         cost, schedule: (workload, config) -> closed form; schedule is None for an opaque peer.
         compilations: (workload, config) -> what the compiler is asked for, one per launch; empty for an opaque peer.
         tolerance: workload -> the largest error allowed against the reference, as max |out - ref| / max |ref|.
+        save: (workload, tensors) fills the operands that are saved for this pass, where they are none of the reference's
+            outputs; `launch` does so too.
     """
 
     info: KernelInfo
@@ -172,6 +174,7 @@ class KernelSpec:
     schedule: Callable[[Any, Config], Schedule] | None
     compilations: Callable[[Any, Config], tuple[Compilation, ...]]
     tolerance: Callable[[Any], float]
+    save: Callable[[Any, Tensors], None] | None = None
 
     @property
     def id(self) -> str:
