@@ -85,7 +85,7 @@ def frames() -> Figures:
     from app.unattended import spend
 
     window = _running("cpu")
-    visible = sum(panel.isVisible() for panel in window.panels().values())
+    visible = sum(panel.isVisible() for panel in window.desk.panels().values())
     gaps = window.frames.watch()
     spend(FRAMES_S)
     seconds = sorted(gaps)
@@ -120,7 +120,7 @@ def _answer_s(window: Any, field: str, value: int) -> float:
 
     generation = window.snapshot.generation
     began = time.perf_counter()
-    window.controls.fields[field].box.setValue(value)
+    window.form.fields[field].box.setValue(value)
     wait(60.0, lambda: window.snapshot.generation > generation and _sampled(window), LOOK_S)
     return time.perf_counter() - began
 

@@ -9,9 +9,11 @@ from PySide6.QtCore import QPointF, QRectF, QSizeF, Qt
 from PySide6.QtGui import QFont, QFontMetricsF, QPainter, QTextLayout, QTextOption
 
 from app import format as fmt
-from app.configuration import Configuration
+from app.configuration import AnyConfiguration, Configuration
+from app.decoding.facts import CACHE_TITLES
+from app.facts import shared
 from app.theme import Theme
-from engine.protocol import AttentionWorkload
+from engine.protocol import CACHES, AttentionWorkload, Decoding
 
 MARGIN, GAP, ROW_GAP = 12.0, 12.0, 4.0
 SOFTWARE = ("tilescope", "torch", "triton", "python", "driver")
@@ -25,10 +27,10 @@ class Caption(NamedTuple):
     rows: tuple[tuple[str, str], ...]
 
 
-def caption(shown: Configuration) -> Caption:
+def caption(shown: AnyConfiguration) -> Caption:
     """The caption of a picture of this configuration."""
     return Caption(shown.verdict, (
-        ("Workload", workload_words(shown.workload)),
+        ("Workload" if isinstance(shown, Configuration) else "Decoding", run_words(shown)),
         ("Device", _device_words(shown)),
         ("Software", _software_words(shown)),
         ("Numbers", _numbers_words(shown)),
@@ -51,6 +53,21 @@ def paint(painter: QPainter, words: Caption, theme: Theme, area: QRectF) -> None
         painter.drawText(area.topLeft() + line.baseline, line.text)
 
 
+def run_words(shown: AnyConfiguration) -> str:
+    """What runs, in one line."""
+    return workload_words(shown.workload) if isinstance(shown, Configuration) else decoding_words(shown.decoding)
+
+
+def decoding_words(run: Decoding) -> str:
+    """A decoding in one line: `GPT-2 small · batch 1 · 128 tokens of prompt and 512 new · no cache, dense · MHA · float16`."""
+    caches = [CACHE_TITLES[cache] for cache in CACHES if any(lane.cache == cache for lane in run.lanes)]
+    heads = sorted({lane.kv_heads for lane in run.lanes}, reverse=True)
+    return " · ".join([
+        run.model.title, f"batch {fmt.count(run.batch)}",
+        f"{fmt.count(run.prompt)} tokens of prompt and {fmt.count(run.new)} new",
+        ", ".join(caches), ", ".join(shared(run.model.heads, kv_heads) for kv_heads in heads), run.dtype])
+
+
 def workload_words(workload: AttentionWorkload) -> str:
     """A workload in one line: `batch 4 · sequence 4 096 · 16 query and 16 KV heads (MHA) · head dim 128 · ...`."""
     length = fmt.count(workload.seq)
@@ -66,7 +83,7 @@ def workload_words(workload: AttentionWorkload) -> str:
     return " · ".join([*parts, workload.pass_])
 
 
-def _device_words(shown: Configuration) -> str:
+def _device_words(shown: AnyConfiguration) -> str:
     if shown.machine is None:
         return shown.device
     parts = [shown.machine.name]
@@ -77,14 +94,17 @@ def _device_words(shown: Configuration) -> str:
     return " · ".join(parts)
 
 
-def _software_words(shown: Configuration) -> str:
+def _software_words(shown: AnyConfiguration) -> str:
     stated = shown.machine.driver if shown.machine else ""
     known = [(name, shown.software[name]) for name in SOFTWARE if shown.software.get(name)]
     return " · ".join(f"{NAMES.get(name, name)} {number}" for name, number in known if not (name == "driver" and stated))
 
 
-def _numbers_words(shown: Configuration) -> str:
+def _numbers_words(shown: AnyConfiguration) -> str:
     """`times measured (CUDA events) · warm L2 · median of 40 samples · bytes scheduled`."""
+    if not isinstance(shown, Configuration):
+        kinds = sorted({f"{lane.time_provenance} ({lane.time_source})" for lane in shown.lanes if lane.step_p50_ns is not None})
+        return f"times {', '.join(kinds)} · bytes by formula" if kinds else "no time was measured · bytes by formula"
     moved = f"bytes {' and '.join(sorted({row.bytes_provenance for row in shown.measured}, reverse=True)) or fmt.NA}"
     timed = [row for row in shown.measured if row.time_p50_ns is not None]
     if not timed:

@@ -1,4 +1,4 @@
-"""What a user has chosen: device, workload, kernels and their parameters. Plain data; undo, settings and pictures keep it."""
+"""What a user has chosen to compare: device, workload, kernels and their parameters. Plain data."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct, field
 
 from app.configuration import Configuration
+from app.kind import moved
 from engine.options import default_workload
 from engine.protocol import AttentionWorkload, Configure, Device, Hello
 
@@ -26,6 +27,22 @@ class Choice(Struct, frozen=True, kw_only=True):
         """The command that runs it."""
         params = {kernel: values for kernel, values in self.params.items() if kernel in self.kernels and values}
         return Configure(generation=generation, device=self.device, workload=self.workload, kernels=self.kernels, params=params)
+
+    def lacks(self) -> tuple[str, str] | None:
+        """What must be ticked before it can run."""
+        return None if self.kernels else ("No kernel is chosen", "Tick at least one")
+
+    def changed_from(self, before: Choice) -> str:
+        """The name of the step from another choice to this one."""
+        if before.device != self.device:
+            return "device"
+        if before.kernels != self.kernels:
+            return "kernels"
+        if before.params != self.params:
+            return "kernel parameters"
+        old, new = before.values(), self.values()
+        changed = [name for name in new if new[name] != old[name]]
+        return changed[0].replace("_", " ") if len(changed) == 1 else "shape"
 
     def values(self) -> dict[str, Any]:
         """The workload's fields by their names on the wire."""
@@ -53,15 +70,11 @@ def restored(shown: Configuration, hello: Hello, instead: str) -> tuple[Choice, 
     """
     known = {info.id for info in hello.kernels if info.family == "attention"}
     missing = [kernel for kernel in shown.kernels if kernel not in known]
-    here = any(device.id == shown.device for device in hello.devices)
-    sentences = []
-    if not here:
-        name = shown.machine.name if shown.machine else shown.device
-        sentences.append(f"{name} ({shown.device}) is not here: {instead} runs instead.")
+    device, sentences = moved(shown, hello, instead)
     if missing:
         sentences.append(f"This engine has no {', '.join(missing)}.")
     kernels = tuple(kernel for kernel in shown.kernels if kernel in known)
-    choice = Choice(device=shown.device if here else instead, workload=shown.workload, kernels=kernels, params=shown.params)
+    choice = Choice(device=device, workload=shown.workload, kernels=kernels, params=shown.params)
     return choice, " ".join(sentences)
 
 

@@ -1,22 +1,21 @@
-"""What an export says of itself: the configuration, where it ran, and the figures on screen. Plain data; free of Qt."""
+"""What an export of kernels says of itself: the configuration, where it ran, the figures on screen. Plain data; free of Qt."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
+from app.decoding.configuration import DecodeConfiguration
 from app.facts import opaque
+from app.saved import SCHEMA, Saved, stated
 from app.store import Snapshot
 from app.verdict import verdict
-from engine.protocol import MOST_QUOTED, AttentionWorkload, Device, KernelPlan, Provenance
+from engine.protocol import MOST_QUOTED, AttentionWorkload, KernelPlan, Provenance
 
-SCHEMA = 1
 Setting = Annotated[int, Meta(ge=0, lt=1 << 31)]
 
 
@@ -50,33 +49,26 @@ class Measured(Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-class Configuration(Struct, frozen=True, kw_only=True):
-    """Everything that restores a view, and everything that its picture must state.
+class Configuration(Saved, frozen=True, kw_only=True):
+    """Everything that restores a view of kernels, and everything that its picture must state.
 
-    `params` are the kernel parameters that the user set; `machine` is the device without its serial number; `theme` is
-    the picture's. `saved` is the local time in ISO 8601 with its offset; `verdict` and `provenance` are the verdict line's.
+    `params` are the kernel parameters that the user set.
     """
 
-    schema: int = SCHEMA
-    lab: str
-    device: str
     workload: AttentionWorkload
     kernels: tuple[str, ...]
     params: dict[str, dict[str, Setting]] = field(default_factory=dict)
-    theme: str = "dark"
-    machine: Device | None = None
-    software: dict[str, str] = field(default_factory=dict)
-    saved: str = ""
-    verdict: str = ""
-    provenance: str = ""
     measured: tuple[Measured, ...] = ()
+
+
+AnyConfiguration = Configuration | DecodeConfiguration
 
 
 class ConfigurationError(ValueError):
     """A text that is no configuration; the text is a clause that says why."""
 
 
-_decoder = msgspec.json.Decoder(Configuration)
+_kernels, _decoding = msgspec.json.Decoder(Configuration), msgspec.json.Decoder(DecodeConfiguration)
 
 
 def configuration(
@@ -89,38 +81,26 @@ def configuration(
     """
     if snapshot.workload is None or snapshot.device is None:
         return None
-    said = verdict(snapshot)
-    software = {"tilescope": tilescope_version()} | (snapshot.hello.software if snapshot.hello else {})
     return Configuration(
-        lab=lab, device=snapshot.device.id, workload=snapshot.workload, kernels=tuple(snapshot.plans),
+        **stated(snapshot, lab, theme, verdict(snapshot)),
+        workload=snapshot.workload, kernels=tuple(snapshot.plans),
         params={kernel: dict(values) for kernel, values in (params or {}).items() if values},
-        theme=theme, machine=replace(snapshot.device, uuid=""), software=software,
-        saved=datetime.now().astimezone().isoformat(timespec="seconds"),
-        verdict="; ".join((said.text, *said.more)), provenance=said.provenance,
         measured=tuple(_measured(snapshot, plan) for plan in snapshot.plans.values()),
     )
 
 
-def tilescope_version() -> str:
-    """This program's version, as installed."""
-    try:
-        return version("tilescope")
-    except PackageNotFoundError:
-        return "from its checkout"
-
-
-def encode(shown: Configuration) -> str:
+def encode(shown: AnyConfiguration) -> str:
     """As JSON, on one line."""
     return msgspec.json.encode(shown).decode()
 
 
-def decode(text: str | bytes) -> Configuration:
+def decode(text: str | bytes) -> AnyConfiguration:
     """Raises: ConfigurationError where the text is none, or of another schema than this program knows."""
     try:
-        schema = msgspec.json.decode(text, type=_Schema).schema
-        if schema != SCHEMA:
-            raise ConfigurationError(f"it is of schema {schema} and this version reads {SCHEMA}")
-        return _decoder.decode(text)
+        head = msgspec.json.decode(text, type=_Head)
+        if head.schema != SCHEMA:
+            raise ConfigurationError(f"it is of schema {head.schema} and this version reads {SCHEMA}")
+        return _kernels.decode(text) if head.decoding is msgspec.UNSET else _decoding.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ConfigurationError(f"its configuration is damaged: {_line(error)}") from error
 
@@ -130,8 +110,9 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:MOST_QUOTED]
 
 
-class _Schema(Struct):
+class _Head(Struct):
     schema: int
+    decoding: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 def _measured(snapshot: Snapshot, plan: KernelPlan) -> Measured:

@@ -44,9 +44,9 @@ class Docks:
         self._docks[name].setVisible(self._docks[name].isHidden())
         self._folded = False
 
-    def fold(self, width: int) -> None:
+    def fold(self) -> None:
         """Folds the inspector away where the window is narrow, and brings back what was folded where it is wide again."""
-        inspector = self._docks["inspector"]
+        inspector, width = self._docks["inspector"], self._window.width()
         if width < WIDE_PX and self.shown("inspector") and not inspector.isFloating() and not self._folded:
             inspector.hide()
             self._folded = True
@@ -54,10 +54,16 @@ class Docks:
             inspector.show()
             self._folded = False
 
+    def room(self) -> int:
+        """The width in pixels that those at the sides leave."""
+        docked = sum(self._docks[name].widget().width() for name in WIDTHS if self.shown(name))
+        return self._window.width() - docked
+
     def state(self) -> str:
         """Where they stand, for `restore`."""
         if self._folded:
             self._docks["inspector"].show()
+            self._folded = False
         return self._window.saveState().toBase64().toStdString()
 
     def restore(self, state: str) -> bool:
@@ -69,7 +75,7 @@ class Docks:
         self._window.restoreState(self._first)
         self._widen()
         self._folded = False
-        self.fold(self._window.width())
+        self.fold()
 
     def _widen(self) -> None:
         docks = [self._docks[name] for name in WIDTHS]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 
@@ -19,15 +18,14 @@ from PySide6.QtWidgets import QWidget
 
 from app import svg
 from app.caption import Caption, caption, height, paint
-from app.configuration import Configuration, configuration, encode
+from app.configuration import AnyConfiguration, encode
 from app.restore import KEY, RestoreError, dropped_path, restore
-from app.store import Snapshot
 from app.tables import as_csv, as_tabs
 from app.theme import Theme
 
 __all__ = [
-    "Configuration", "ExportError", "RestoreError", "chart", "configuration_of", "dropped_path", "free_name", "restore",
-    "save_csv", "save_png", "save_svg", "table_text",
+    "AnyConfiguration", "ExportError", "RestoreError", "chart", "dropped_path", "free_name", "restore",
+    "save_csv", "save_png", "save_svg", "table_text", "there",
 ]
 
 SCALES = (1, 2, 4)
@@ -38,24 +36,14 @@ class ExportError(RuntimeError):
     """Nothing was saved; the text is one sentence that says why and what to do."""
 
 
-def configuration_of(
-    snapshot: Snapshot, lab: str, theme_name: str, params: Mapping[str, dict[str, int]] | None = None
-) -> Configuration:
-    """What is on screen, as an export states it.
-
-    Args:
-        params: kernel -> parameter -> value, as the user set them.
-
-    Raises:
-        ExportError: the engine has not answered with a plan yet.
-    """
-    shown = configuration(snapshot, lab=lab, theme=theme_name, params=params)
+def there(shown: AnyConfiguration | None) -> AnyConfiguration:
+    """What is on screen, as an export states it. Raises: ExportError before the engine has answered with a plan."""
     if shown is None:
         raise ExportError("There is nothing to save yet: wait until the engine has answered, then save again.")
     return shown
 
 
-def save_png(widget: QWidget, path: Path, shown: Configuration, *, scale: int = 1) -> Path:
+def save_png(widget: QWidget, path: Path, shown: AnyConfiguration, *, scale: int = 1) -> Path:
     """Draws the widget and its caption at 1, 2 or 4 pixels to the point; returns where the picture lies.
 
     Args:
@@ -84,7 +72,7 @@ def save_png(widget: QWidget, path: Path, shown: Configuration, *, scale: int = 
     return _write(path, _with_chunk(bytes(buffer.data().data()), encode(shown)))
 
 
-def save_svg(widget: QWidget, path: Path, shown: Configuration) -> Path:
+def save_svg(widget: QWidget, path: Path, shown: AnyConfiguration) -> Path:
     """Draws the widget and its caption as vectors; returns where the picture lies. Raises: ExportError."""
     theme, words, numbers = Theme.load(shown.theme), caption(shown), count()
     size, beneath = _size(widget, words, theme)
@@ -108,14 +96,14 @@ def chart(widget: QWidget, theme: Theme) -> QImage:
     return image
 
 
-def save_csv(snapshot: Snapshot, path: Path) -> Path:
-    """The figures on screen as a table, one row a kernel; returns where it lies. Raises: ExportError."""
-    return _write(path, as_csv(configuration_of(snapshot, "attention", "")))
+def save_csv(shown: AnyConfiguration, path: Path) -> Path:
+    """The figures on screen as a table, one row a kernel or a lane; returns where it lies. Raises: ExportError."""
+    return _write(path, as_csv(shown))
 
 
-def table_text(snapshot: Snapshot) -> str:
-    """The same table, tab-separated, for the clipboard. Raises: ExportError before the engine has answered."""
-    return as_tabs(configuration_of(snapshot, "attention", ""))
+def table_text(shown: AnyConfiguration) -> str:
+    """The same table, tab-separated, for the clipboard."""
+    return as_tabs(shown)
 
 
 def free_name(path: Path) -> Path:

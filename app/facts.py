@@ -60,7 +60,12 @@ def memory_name(snapshot: Snapshot) -> str:
 
 def sharing(workload: AttentionWorkload, kv_heads: int) -> str:
     """`MHA`, `GQA-8` (8 KV heads) or `MQA`."""
-    return "MHA" if kv_heads == workload.heads else "MQA" if kv_heads == 1 else f"GQA-{kv_heads}"
+    return shared(workload.heads, kv_heads)
+
+
+def shared(heads: int, kv_heads: int) -> str:
+    """The same of any number of query heads."""
+    return "MHA" if kv_heads == heads else "MQA" if kv_heads == 1 else f"GQA-{kv_heads}"
 
 
 def model_of(snapshot: Snapshot) -> Model | None:

@@ -32,7 +32,7 @@ class Files:
     def open_picture_dialog(self) -> None:
         """Asks of what, how and where."""
         window = self._window
-        dialog = SavePicture(window.settings.picture, list(window.panels()), window)
+        dialog = SavePicture(window.settings.picture, list(window.desk.panels()), window)
         dialog.accepted_for.connect(self._save)
         dialog.finished.connect(dialog.deleteLater)
         dialog.open()
@@ -50,7 +50,7 @@ class Files:
             widget.update_from(window.snapshot)
         QApplication.sendPostedEvents(None, QEvent.Type.LayoutRequest.value)  # widgets have their places before they are drawn
         try:
-            shown = export.configuration_of(window.snapshot, window.lab_id, window.theme.id, window.params())
+            shown = export.there(window.configuration())
             if path.suffix.lower() == ".svg":
                 return export.save_svg(widget, path, shown)
             return export.save_png(widget, path, shown, scale=scale)
@@ -63,19 +63,19 @@ class Files:
         suggested = pictures_folder(self._window.settings.picture) / self._name("csv")
         path, _ = QFileDialog.getSaveFileName(self._window, "Export figures", str(suggested), "CSV (*.csv)")
         if path:
-            self._attempt(lambda: f"saved {export.save_csv(self._window.snapshot, Path(path))}")
+            self._attempt(lambda: f"saved {export.save_csv(export.there(self._window.configuration()), Path(path))}")
 
     def copy_table(self) -> None:
         """The figures on screen, tab-separated, on the clipboard."""
         def copy() -> str:
-            QGuiApplication.clipboard().setText(export.table_text(self._window.snapshot))
+            QGuiApplication.clipboard().setText(export.table_text(export.there(self._window.configuration())))
             return "table copied"
 
         self._attempt(copy)
 
     def copy_chart(self) -> None:
         """The focused panel as a picture on the clipboard; the table where none is focused."""
-        panel = self._window.focused_panel()
+        panel = self._window.desk.focused_panel()
         if panel is None:
             self.copy_table()
             return
@@ -98,7 +98,7 @@ class Files:
 
     def _save(self, what: str) -> None:
         window, settings = self._window, self._window.settings.picture
-        widget = window if what == WINDOW else window.panels()[what]
+        widget = window if what == WINDOW else window.desk.panels()[what]
         path = pictures_folder(settings) / self._name(settings.format)
         self._attempt(lambda: f"saved {self.write_picture(widget, path, scale=settings.scale, theme=settings.theme)}")
 
@@ -110,12 +110,3 @@ class Files:
             self._window.notice(save())
         except export.ExportError as error:
             self._window.banner.tell(str(error))
-
-
-def focused_within(panels: list[QWidget]) -> QWidget | None:
-    """The panel that has the focus, else the one beneath the pointer."""
-    focused = QApplication.focusWidget()
-    for panel in panels:
-        if focused is not None and (panel is focused or panel.isAncestorOf(focused)):
-            return panel
-    return next((panel for panel in panels if panel.isVisible() and panel.underMouse()), None)

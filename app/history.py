@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from PySide6.QtGui import QUndoCommand, QUndoStack
 
-from app.choice import Choice
+from app.kind import Choice
 
 
 class _Chose(QUndoCommand):
     """From one choice to another. Commands of one drag merge."""
 
-    def __init__(self, before: Choice, after: Choice, drag: int, show: Callable[[Choice], None]) -> None:
-        super().__init__(_what(before, after))
+    def __init__(self, before: Any, after: Any, drag: int, show: Callable[[Any], None]) -> None:
+        super().__init__(after.changed_from(before))
         self.before, self.after, self.drag, self._show = before, after, drag, show
 
     def id(self) -> int:
@@ -36,13 +37,14 @@ class _Chose(QUndoCommand):
 class History:
     """`show` is called with each choice that becomes the current one, the first time too."""
 
-    def __init__(self, show: Callable[[Choice], None]) -> None:
+    def __init__(self, show: Callable[[Any], None]) -> None:
         self.stack = QUndoStack()
         self._show = show
-        self._current: Choice | None = None
+        self._current: Any = None
 
     @property
-    def current(self) -> Choice | None:
+    def current(self) -> Any:
+        """The choice; None before there is one."""
         return self._current
 
     def begin(self, choice: Choice) -> None:
@@ -60,16 +62,3 @@ class History:
     def _become(self, choice: Choice) -> None:
         self._current = choice
         self._show(choice)
-
-
-def _what(before: Choice, after: Choice) -> str:
-    """The name of a step."""
-    if before.device != after.device:
-        return "device"
-    if before.kernels != after.kernels:
-        return "kernels"
-    if before.params != after.params:
-        return "kernel parameters"
-    old, new = before.values(), after.values()
-    changed = [name for name in new if new[name] != old[name]]
-    return changed[0].replace("_", " ") if len(changed) == 1 else "shape"

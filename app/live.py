@@ -8,7 +8,7 @@ from pathlib import Path
 from PySide6.QtCore import QObject
 
 from app.bridge import Bridge
-from app.choice import Choice
+from app.kind import Choice
 from app.store import Snapshot, Store
 from engine.client import Client
 from engine.protocol import Command, Event, Start, Stop
@@ -29,7 +29,7 @@ class Live(QObject):
         self._store = Store()
         self._client: Client | None = None
         self._generation = 0
-        self._params: dict[int, dict[str, dict[str, int]]] = {}
+        self._choices: dict[int, Choice] = {}
 
     def connect_engine(self) -> None:
         """Raises: engine.client.ClientError."""
@@ -58,14 +58,14 @@ class Live(QObject):
     def run(self, choice: Choice) -> None:
         """Configures; a run in progress goes on with it."""
         self._generation += 1
-        self._params = {past: params for past, params in self._params.items() if past >= self.snapshot.generation}
-        self._params[self._generation] = choice.params
+        self._choices = {past: chosen for past, chosen in self._choices.items() if past >= self.snapshot.generation}
+        self._choices[self._generation] = choice
         self.send(choice.configure(self._generation))
 
     @property
-    def params(self) -> dict[str, dict[str, int]]:
-        """The kernel parameters that were set in the configuration on screen."""
-        return self._params.get(self.snapshot.generation, {})
+    def choice(self) -> Choice | None:
+        """The choice that is on screen, where it was made here."""
+        return self._choices.get(self.snapshot.generation)
 
     def start(self) -> None:
         """Measures until stopped."""

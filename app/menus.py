@@ -10,7 +10,7 @@ from PySide6.QtWidgets import QMainWindow, QToolBar
 
 from app.actions import Action
 
-MENUS = ("File", "Edit", "Run", "Tiles", "View", "Help")
+MENUS = ("File", "Edit", "Lab", "Run", "Tiles", "View", "Help")
 
 
 class Menus:
@@ -47,8 +47,12 @@ class Menus:
 
     def fill(self, bar: QToolBar) -> None:
         """The toolbar's buttons."""
+        group = ""
         for action in self.all:
             if action.short:
+                if group == "Lab" != action.menu:   # what chooses the page stands apart from what is done on it
+                    bar.addSeparator()
+                group = action.menu
                 made = self._qt[action.id]
                 made.setIconText(action.short)
                 made.setToolTip(f"{action.title.rstrip('…')} ({action.keys[0]})" if action.keys else action.title)

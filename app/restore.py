@@ -11,7 +11,7 @@ from xml.parsers import expat
 
 from PySide6.QtCore import QMimeData
 
-from app.configuration import Configuration, ConfigurationError, decode
+from app.configuration import AnyConfiguration, ConfigurationError, decode
 from app.labs import names
 from engine.protocol import MOST_QUOTED
 
@@ -29,7 +29,7 @@ class RestoreError(ValueError):
     """A file that nothing can be restored from; the text is one sentence that says why and what to do."""
 
 
-def restore(path: Path) -> Configuration:
+def restore(path: Path) -> AnyConfiguration:
     """The configuration embedded in a picture.
 
     Raises:

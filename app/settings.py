@@ -10,7 +10,6 @@ import msgspec
 import platformdirs
 from msgspec import Struct, field
 
-from app.choice import Choice
 from app.theme import ThemeId
 
 FOLDER_VARIABLE = "TILESCOPE_CONFIG_DIR"
@@ -33,7 +32,7 @@ class Layout(Struct):
 
 
 class Settings(Struct):
-    """Everything, with what it is at first."""
+    """Everything, with what it is at first. `choices` are the labs' own, each as its lab reads it."""
 
     version: int = 1
     theme: ThemeId = "dark"
@@ -41,7 +40,7 @@ class Settings(Struct):
     geometry: str = ""
     layouts: dict[str, Layout] = field(default_factory=dict)
     picture: PictureSettings = field(default_factory=PictureSettings)
-    choice: Choice | None = None
+    choices: dict[str, msgspec.Raw] = field(default_factory=dict)
 
 
 def folder() -> Path:

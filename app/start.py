@@ -16,7 +16,7 @@ from PySide6.QtWidgets import QApplication
 
 from app import settings
 from app.bridge import lingering
-from app.configuration import Configuration
+from app.configuration import AnyConfiguration
 from app.screen import PLATFORM
 from app.settings import Settings
 from app.theme import THEMES, Theme, load_fonts
@@ -39,13 +39,13 @@ def application() -> QApplication:
 
 
 def start(
-    *, lab: str, url: str, asked: dict[str, Any], shown: Configuration | None, record_to: Path | None, theme: str | None,
+    *, lab: str, url: str, asked: dict[str, Any], shown: AnyConfiguration | None, record_to: Path | None, theme: str | None,
     keep_at: Path | None, size: tuple[int, int] | None, screenshot: Path | None, seconds: float,
 ) -> int:
     """Opens the window, and answers with the exit code once it is closed.
 
     Args:
-        asked, shown: see app.run.Run.
+        asked, shown: see app.desk.Desk.
         keep_at: where settings are kept; None: nothing is read nor kept.
 
     Raises:
@@ -65,7 +65,7 @@ def start(
 
 
 def _open(
-    lab: str, url: str, asked: dict[str, Any], shown: Configuration | None, record_to: Path | None, theme: str | None,
+    lab: str, url: str, asked: dict[str, Any], shown: AnyConfiguration | None, record_to: Path | None, theme: str | None,
     keep_at: Path | None, size: tuple[int, int] | None,
 ) -> Window:
     running = application()

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from msgspec.structs import replace
 
+from app.decoding.state import DecodeState, DecodeStore
 from app.rings import Ring
+from app.series import EARLIER, FloatArray, KernelRing, Series, Stats
 from engine.protocol import (
     AttentionWorkload,
     Bye,
     Checked,
+    DecodeSample,
+    DecodingPlanned,
     Device,
     DeviceFound,
     DeviceSample,
@@ -25,48 +27,15 @@ from engine.protocol import (
     KernelInfo,
     KernelPlan,
     KernelSample,
+    LaneDone,
     MemorySample,
     Phase,
     Planned,
-    Provenance,
     Refused,
 )
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
-
-WINDOW = 40             # newest samples that the statistics are made of
-EARLIER = -1            # generation of samples from before the engine was restarted
 _EMPTY: FloatArray = np.empty(0)
 _TELEMETRY = ("utilisation", "memory_used_bytes", "power_w", "sm_clock_hz", "temperature_c", "dram_utilisation")
-
-
-class Stats(NamedTuple):
-    """Quantiles of the newest samples of the current generation, in nanoseconds, and how many they are."""
-
-    p20: float
-    p50: float
-    p80: float
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """One kernel's samples, oldest first, all generations. Arrays [n]; never written again, so a snapshot stays as it was."""
-
-    t_s: FloatArray
-    time_ns: FloatArray
-    generation: IntArray
-    tflops: FloatArray
-    stats: Stats | None
-    provenance: Provenance
-    source: str
-    l2_policy: str
-
-    @property
-    def median_tflops(self) -> float | None:
-        """Nominal flops over the median time: the figure that is quoted. None before the first sample."""
-        return None if self.stats is None else float(self.tflops[-1] * self.time_ns[-1]) / self.stats.p50
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +57,7 @@ class Snapshot:
     """What every view draws. `now_s` is the time of the newest event; `live` is False while the view is paused.
 
     `plans` are in the order chosen. `refusals`: kernel -> sentence, and "" for a command that was refused as a whole.
+    `decode` is all that is known of a decoding; the other fields that name kernels know nothing of it.
     A field is the same object as in the snapshot before unless something in it changed: views compare by identity.
     """
 
@@ -107,6 +77,7 @@ class Snapshot:
     refusals: dict[str, str] = field(default_factory=dict)
     telemetry: Telemetry = field(default_factory=Telemetry)
     memory: MemorySample | None = None
+    decode: DecodeState = field(default_factory=DecodeState)
     fault: Fault | None = None
 
     @property
@@ -142,47 +113,6 @@ def recoloured(hues: dict[str, int], kernels: Iterable[str]) -> dict[str, int]:
     return hues if kept == hues else kept
 
 
-def _stats(time_ns: FloatArray) -> Stats:
-    p20, p50, p80 = np.percentile(time_ns, (20, 50, 80)).tolist()
-    return Stats(p20, p50, p80, len(time_ns))
-
-
-class _KernelRing:
-    """The samples of one kernel and the statistics of the newest."""
-
-    def __init__(self) -> None:
-        self._ring = Ring(4)
-        self._current = 0  # samples of the current generation, at the end
-        self._series: Series | None = None
-
-    def add(self, t_s: float, sample: KernelSample, nominal_flops: int) -> None:
-        self._ring.append((t_s, sample.time_ns, sample.generation, nominal_flops / sample.time_ns / 1e3))
-        self._current += 1
-        self._last = sample
-        self._series = None
-
-    def new_generation(self) -> None:
-        self._current = 0
-        self._series = None
-
-    def new_session(self) -> None:
-        """Generations are numbered anew by a restarted engine: what came before belongs to none of them."""
-        self._ring = self._ring.copy()
-        self._ring.rows[2][:] = EARLIER
-        self.new_generation()
-
-    def series(self) -> Series:
-        if self._series is None:
-            t_s, time_ns, generation, tflops = self._ring.rows
-            n = min(self._current, WINDOW)
-            stats = _stats(time_ns[-n:]) if n else None
-            last = self._last
-            self._series = Series(
-                t_s, time_ns, generation.astype(np.int64), tflops, stats, last.provenance, last.source, last.l2_policy
-            )
-        return self._series
-
-
 class Store:
     """Reduces events in order; `snapshot()` is cheap, and the same object as long as nothing came."""
 
@@ -192,10 +122,13 @@ class Store:
         self._generation = EARLIER
         self._hello: Hello | None = None
         self._planned: Planned | None = None
+        self._decode = DecodeStore()
+        self._decodes = False   # whether the newest plan is a decoding's
+        self._device_id: str | None = None
         self._plans: dict[str, KernelPlan] = {}
         self._hues: dict[str, int] = {}
         self._phase: Phase | None = None
-        self._kernels: dict[str, _KernelRing] = {}
+        self._kernels: dict[str, KernelRing] = {}
         self._series: dict[str, Series] | None = None
         self._checks: dict[str, Checked] = {}
         self._refusals: dict[str, str] = {}
@@ -219,6 +152,14 @@ class Store:
                 self._found(event.device)
             case Planned():
                 self._plan(event)
+            case DecodingPlanned():
+                self._plan_decoding(event)
+            case DecodeSample() | LaneDone():
+                self._decode.reduce(self._t_s(event), event)
+            case MemorySample() if self._decodes:
+                self._decode.reduce(self._t_s(event), event)
+            case Refused() if self._decodes and event.kernel:
+                self._decode.reduce(self._t_s(event), event)
             case Phase():
                 self._phase = event
             case KernelSample():
@@ -250,7 +191,7 @@ class Store:
                 memory_bytes=planned.memory_bytes if planned else None,
                 series=self._current_series(), telemetry=self._current_telemetry(),
                 checks=self._checks, refusals=self._refusals,
-                memory=self._memory, fault=self._fault,
+                memory=self._memory, decode=self._decode.state(), fault=self._fault,
             )
         return self._snapshot
 
@@ -262,7 +203,8 @@ class Store:
         self._epoch_s = self._now_s
         self._hello, self._planned, self._phase, self._memory, self._fault = hello, None, None, None, None
         self._generation, self._checks, self._refusals = EARLIER, {}, {}
-        self._plans, self._series = {}, None
+        self._plans, self._series, self._decodes, self._device_id = {}, None, False, None
+        self._decode.forget()
         for ring in self._kernels.values():
             ring.new_session()
 
@@ -272,8 +214,8 @@ class Store:
             self._hello = replace(self._hello, devices=devices)
 
     def _plan(self, planned: Planned) -> None:
-        if self._planned is not None and planned.device != self._planned.device:
-            self._ring, self._telemetry, self._device_sample, self._memory = Ring(1 + len(_TELEMETRY)), None, None, None
+        self._move_to(planned.device)
+        self._decodes = False
         if planned.generation != self._generation:
             self._checks, self._series = {}, None
             for ring in self._kernels.values():
@@ -283,15 +225,28 @@ class Store:
         self._hues = recoloured(self._hues, self._plans)
         self._refusals = {plan.kernel: plan.refused for plan in planned.plans if plan.refused}
 
+    def _plan_decoding(self, planned: DecodingPlanned) -> None:
+        self._move_to(planned.device)
+        self._decodes, self._generation = True, planned.generation
+        self._refusals = {kernel: reason for kernel, reason in self._refusals.items() if kernel}
+        hues = recoloured(self._decode.state().hues, (plan.lane.id for plan in planned.plans))
+        self._decode.plan(planned, hues)
+
+    def _move_to(self, device: str) -> None:
+        """Another device has other readings."""
+        if self._device_id is not None and device != self._device_id:
+            self._ring, self._telemetry, self._device_sample, self._memory = Ring(1 + len(_TELEMETRY)), None, None, None
+        self._device_id = device
+
     def _sample(self, sample: KernelSample) -> None:
         if self._planned is None or sample.generation != self._planned.generation or sample.time_ns <= 0:
             return
-        ring = self._kernels.setdefault(sample.kernel, _KernelRing())
+        ring = self._kernels.setdefault(sample.kernel, KernelRing())
         ring.add(self._t_s(sample), sample, self._planned.workload.nominal_flops)
         self._series = None
 
     def _device(self, sample: DeviceSample) -> None:
-        if self._planned is not None and sample.device != self._planned.device:
+        if self._device_id is not None and sample.device != self._device_id:
             return
         self._device_sample, self._telemetry = sample, None
         values = (getattr(sample, name) for name in _TELEMETRY)
@@ -309,6 +264,6 @@ class Store:
         return self._telemetry
 
     def _current_device(self) -> Device | None:
-        wanted = self._planned.device if self._planned else self._device_sample.device if self._device_sample else None
+        wanted = self._device_id or (self._device_sample.device if self._device_sample else None)
         devices = self._hello.devices if self._hello else ()
         return next((device for device in devices if device.id == wanted), None)

@@ -8,16 +8,17 @@ from collections.abc import Sequence
 
 import msgspec
 
-from app.caption import workload_words
-from app.configuration import Configuration, Measured
+from app.caption import run_words
+from app.configuration import AnyConfiguration, Configuration, Measured
+from app.decoding.configuration import MeasuredLane
 from engine.protocol import AttentionWorkload
 from kernels.contract import fields_of
 
 Cell = str | int | float | None
 
 
-def as_csv(shown: Configuration) -> bytes:
-    """One header comment, the columns' names, and one row a kernel that also says device and workload.
+def as_csv(shown: AnyConfiguration) -> bytes:
+    """One header comment, the columns' names, and one row a kernel or a lane that also says device and workload.
 
     Source: RFC 4180. The comment fills its row up with empty cells and needs no quotes, so that what knows comments skips
     it and what does not still sees one table; the byte order mark tells spreadsheets that this is UTF-8.
@@ -31,28 +32,33 @@ def as_csv(shown: Configuration) -> bytes:
     return text.getvalue().encode("utf-8-sig")
 
 
-def as_tabs(shown: Configuration) -> str:
+def as_tabs(shown: AnyConfiguration) -> str:
     """The same columns and rows, tab-separated: for the clipboard."""
     names, rows = table(shown)
     lines: list[Sequence[Cell]] = [names, *rows]
     return "".join("\t".join(map(_bare, line)) + "\n" for line in lines)
 
 
-def table(shown: Configuration) -> tuple[list[str], list[list[Cell]]]:
-    """The columns, with their units in the names, and a row a kernel. A missing number is None: an empty cell."""
-    workload = msgspec.to_builtins(shown.workload)
-    where: dict[str, Cell] = {
-        "device": shown.device,
-        "device_name": shown.machine.name if shown.machine else "",
-        **{"_".join(filter(None, (field.name, field.unit))): workload[field.name] for field in fields_of(AttentionWorkload)},
-    }
-    rows = [msgspec.structs.asdict(row) | where for row in shown.measured]
-    names = [*Measured.__struct_fields__, *where]
-    return names, [[_plain(row[name]) for name in names] for row in rows]
+def table(shown: AnyConfiguration) -> tuple[list[str], list[list[Cell]]]:
+    """The columns, with their units in the names, and a row a kernel or a lane. A missing number is None: an empty cell."""
+    where: dict[str, Cell] = {"device": shown.device, "device_name": shown.machine.name if shown.machine else ""}
+    if isinstance(shown, Configuration):
+        workload = msgspec.to_builtins(shown.workload)
+        where |= {"_".join(filter(None, (field.name, field.unit))): workload[field.name]
+                  for field in fields_of(AttentionWorkload)}
+        columns, measured = Measured.__struct_fields__, [msgspec.structs.asdict(row) for row in shown.measured]
+    else:
+        run = shown.decoding
+        where |= {"model": run.model.id, "batch": run.batch, "prompt_tokens": run.prompt, "new_tokens": run.new,
+                  "dtype": run.dtype}
+        columns, measured = MeasuredLane.__struct_fields__, [msgspec.structs.asdict(row) for row in shown.lanes]
+    names = [*columns, *where]
+    return names, [[_plain((row | where)[name]) for name in names] for row in measured]
 
 
-def _comment(shown: Configuration) -> str:
-    parts = ["# Tilescope", f"{shown.lab} lab", workload_words(shown.workload), shown.saved, "ns and bytes per execution"]
+def _comment(shown: AnyConfiguration) -> str:
+    parts = ["# Tilescope", f"{shown.lab} lab", run_words(shown), shown.saved,
+             "ns and bytes per execution" if isinstance(shown, Configuration) else "ns and bytes per step"]
     parts += [f"{name} {number}" for name, number in shown.software.items()]
     return " · ".join(parts).translate(str.maketrans(',"\n\r', ";'  "))
 

@@ -11,27 +11,30 @@ from PySide6.QtWidgets import QApplication, QLabel, QMainWindow, QToolBar, QVBox
 
 from app import settings
 from app.actions import actions
-from app.configuration import Configuration
+from app.configuration import AnyConfiguration
+from app.desk import Desk
 from app.docks import Docks
 from app.export import dropped_path
-from app.files import Files, focused_within
+from app.files import Files
 from app.frames import Frames
 from app.keys import keeps
+from app.layouts import Layouts
 from app.live import Live
 from app.menus import Menus
 from app.palette import Palette
 from app.panels.banner import Banner
-from app.panels.controls import Controls
 from app.panels.device_strip import DeviceStrip
+from app.panels.form import Form
 from app.panels.inspector import Inspector
 from app.panels.log import Log
+from app.player import Player
 from app.run import Run
-from app.settings import Layout, Settings
+from app.settings import Settings
 from app.status import status
 from app.store import Snapshot
 from app.theme import THEMES, Theme
 from engine.client import ClientError
-from engine.protocol import Event, Fault, Hello, Planned, Refused
+from engine.protocol import DecodingPlanned, Event, Fault, Hello, Planned, Refused
 
 if TYPE_CHECKING:
     from app.labs.lab import LabView
@@ -46,28 +49,29 @@ class Window(QMainWindow):
 
     Args:
         kept: what was kept from earlier starts; saved to `keep_at` when the window closes, where that is given.
-        asked, shown: see Run.
+        asked, shown: see Desk.
     """
 
     measured = Signal()
 
     def __init__(
         self, theme: Theme, *, url: str = "local:", kept: Settings | None = None, keep_at: Path | None = None,
-        asked: dict[str, Any] | None = None, shown: Configuration | None = None, record_to: Path | None = None,
+        asked: dict[str, Any] | None = None, shown: AnyConfiguration | None = None, record_to: Path | None = None,
         lab: str = "attention",
     ) -> None:
         super().__init__()
-        self.theme, self.settings, self.lab_id = theme, kept or Settings(), lab
+        self.theme, self.settings = theme, kept or Settings()
         self._keep_at, self._has_played = keep_at, False
         self.live = Live(url, record_to, self)
         self.frames = Frames(self._draw, self)
         self.files = Files(self)
-        self.lab: LabView | None = None
-        self.strip, self.controls, self.banner = DeviceStrip(theme), Controls(theme), Banner()
+        self.desk = Desk(self.live, self.settings, shown.lab if shown is not None else lab, asked or {}, shown)
+        self.player = Player(self.desk, self.settings)
+        self.strip, self.banner = DeviceStrip(theme), Banner()
         self.inspector, self.log, self.status = Inspector(theme), Log(), QLabel("starting")
-        self.run = Run(self.live, self.controls, kept=self.settings.choice, asked=asked or {}, shown=shown)
         self._lay_out()
-        self.docks = Docks(self, {"controls": self.controls, "inspector": self.inspector, "log": self.log})
+        self.docks = Docks(self, {"controls": self.desk.forms, "inspector": self.inspector, "log": self.log})
+        self.layouts = Layouts(self.docks, self.desk, self.settings)
         self.menus = Menus(self, actions(self))
         self.toolbar = QToolBar("Toolbar")
         self.menus.fill(self.toolbar)
@@ -78,7 +82,8 @@ class Window(QMainWindow):
         self.setMinimumSize(1024, 680)
         self.setAcceptDrops(True)
         self.set_theme(theme)
-        self._restore_layout()
+        if self.settings.geometry:
+            self.restoreGeometry(QByteArray.fromBase64(self.settings.geometry.encode()))
 
     # --- building ---
 
@@ -89,24 +94,21 @@ class Window(QMainWindow):
         top.addWidget(self.strip)
         top.setContextMenuPolicy(Qt.ContextMenuPolicy.PreventContextMenu)
         self.addToolBar(top)
-        self._middle = QVBoxLayout(body)
-        self._middle.setContentsMargins(0, 0, 0, 0)
-        self._middle.setSpacing(0)
-        self._empty = QLabel("The tiles and the plots appear here.")
-        self._empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
-        self._empty.setProperty("role", "muted")
-        self._middle.addWidget(self.banner)
-        self._middle.addWidget(self._empty, 1)
+        middle = QVBoxLayout(body)
+        middle.setContentsMargins(0, 0, 0, 0)
+        middle.setSpacing(0)
+        middle.addWidget(self.banner)
+        middle.addWidget(self.desk.views, 1)
         self.setCentralWidget(body)
         self.statusBar().addWidget(self.status, 1)
         self.statusBar().setSizeGripEnabled(False)
 
     def _connect(self) -> None:
         self.live.bridge.dirty.connect(self.frames.wake, Qt.ConnectionType.QueuedConnection)
-        self.run.chosen.connect(self.frames.wake)
-        self.run.history.stack.indexChanged.connect(self._step_changed)
-        self.run.told.connect(self.banner.tell)
-        self.controls.run_pressed.connect(self.run.toggle)
+        self.desk.chosen.connect(self._chosen)
+        self.desk.told.connect(self.banner.tell)
+        self.desk.picked.connect(self.inspector.show_step)
+        self.desk.woke.connect(self.frames.wake)
         self.strip.go_live.connect(self.pause_view)
         application = QApplication.instance()
         assert application is not None
@@ -114,24 +116,30 @@ class Window(QMainWindow):
 
     def furnish(self) -> None:
         """Builds the lab. Imports pyqtgraph, which takes a while: call it after the shell is painted."""
-        from app.labs import load
-
-        lab = load(self.lab_id).build(self.theme)
-        self._middle.replaceWidget(self._empty, lab)
-        self._middle.setStretchFactor(lab, 1)
-        self._empty.deleteLater()
-        lab.picked.connect(self.inspector.show_step)
-        if lab.theatre is not None:
-            lab.theatre.set_reduced_motion(self.settings.reduced_motion)
-            lab.theatre.woke.connect(self.frames.wake)
-        self._empty.hide()
-        self.lab = lab
-        lab.show()
-        self._arrange()
-        lab.restore_layout(self.settings.layouts.get(self.lab_id, Layout()).splitter)
-        self.menus.refresh()
+        self._show_lab(self.desk.lab_id)
         if (first := self.focusWidget()) is not None:  # Qt's choice, not the user's
             first.clearFocus()
+
+    def open_lab(self, name: str) -> None:
+        """Another lab, as it was left; the engine runs what is chosen there."""
+        if self.desk.current is None or name == self.desk.lab_id:
+            return
+        if self.lab is not None and self.lab.is_full:
+            self.lab.full_view(None)
+        if self.live.paused:
+            self.pause_view()
+        self.layouts.keep()
+        self._show_lab(name)
+        self.desk.take_up(self.snapshot.hello)
+        self.frames.wake()
+
+    def _show_lab(self, name: str) -> None:
+        self.desk.open(name, self.theme)
+        self.inspector.show_step(None)
+        if wrong := self.layouts.restore():
+            self.banner.tell(wrong, "The first one serves")
+        self._has_played = False
+        self.menus.refresh()
         self._show()
 
     def connect_engine(self) -> None:
@@ -144,13 +152,41 @@ class Window(QMainWindow):
         """What is on screen."""
         return self.live.snapshot
 
+    @property
+    def lab_id(self) -> str:
+        """Which lab is on screen."""
+        return self.desk.lab_id
+
+    @property
+    def lab(self) -> LabView | None:
+        """Its panels; None before they are built."""
+        return self.desk.current.view if self.desk.current is not None else None
+
+    @property
+    def form(self) -> Form:
+        """Its form. Raises: AssertionError before it is built."""
+        assert self.desk.current is not None
+        return self.desk.current.form
+
+    @property
+    def run(self) -> Run:
+        """What is chosen in it. Raises: AssertionError before it is built."""
+        assert self.desk.current is not None
+        return self.desk.current.run
+
+    def configuration(self) -> AnyConfiguration | None:
+        """What an export of it states; None before there is a plan."""
+        if (now := self.desk.current) is None:
+            return None
+        return now.kind.configuration(self.snapshot, self.lab_id, self.theme.id, self.live.choice)
+
     def has_plan(self) -> bool:
-        """Whether the engine has answered with a plan."""
-        return bool(self.snapshot.plans)
+        """Whether the engine has answered with a plan of this lab."""
+        return self.desk.current is not None and self.desk.current.kind.planned(self.snapshot)
 
     def has_tiles(self) -> bool:
-        """Whether there is a theatre to play."""
-        return self.lab is not None and self.lab.theatre is not None and self.has_plan()
+        """Whether there is a stage to play."""
+        return self.player.stage is not None and self.has_plan()
 
     # --- the run ---
 
@@ -179,14 +215,16 @@ class Window(QMainWindow):
         self._show()
         self.frames.wake()
 
-    def show_configuration(self, shown: Configuration) -> None:
-        """Restores what a picture embeds, its theme too."""
+    def show_configuration(self, shown: AnyConfiguration) -> None:
+        """Restores what a picture embeds: its lab, its theme, and what was chosen."""
+        self.open_lab(shown.lab)
         self.set_theme(Theme.load(shown.theme if shown.theme in THEMES else self.theme.id))
         self.run.restore(shown, self.snapshot.hello)
 
-    @Slot(int)
-    def _step_changed(self, _: int) -> None:
+    @Slot()
+    def _chosen(self) -> None:
         self.menus.refresh()
+        self.frames.wake()
 
     # --- frames ---
 
@@ -194,14 +232,15 @@ class Window(QMainWindow):
         events = self.live.take_in()
         for event in events:
             self._hear(event)
-        self.run.configure()
+        if self.desk.current is not None:
+            self.run.configure()
         if events:
             self._show()
             self.measured.emit()
         if self.has_tiles() and not self._has_played:  # something true moves soon after the start
             self._has_played = True
             if not self.settings.reduced_motion:
-                self.play_tiles()
+                self.player.toggle()
         moves = self.lab is not None and self.lab.advance(dt_s)
         return bool(events) or moves
 
@@ -209,8 +248,8 @@ class Window(QMainWindow):
         self.log.add(event)
         match event:
             case Hello():
-                self.run.greet(event)
-            case Planned():
+                self.desk.greet(event)
+            case Planned() | DecodingPlanned():
                 self.menus.refresh()
             case Fault(fatal=True):
                 self.banner.tell(event.message, event.remedy, event.details, ("Restart engine", self.restart_engine))
@@ -222,42 +261,17 @@ class Window(QMainWindow):
     def _show(self) -> None:
         snapshot = self.snapshot
         self.strip.update_from(snapshot)
-        self.controls.update_from(snapshot)
+        if (now := self.desk.current) is None:
+            return
+        now.form.update_from(snapshot)
         if self.inspector.isVisible():
-            self.inspector.update_from(snapshot)
-        if self.lab is not None:
-            self.lab.update_from(snapshot)
-        self.status.setText(status(snapshot, self.frames.per_second))
+            self.inspector.show_facts(now.kind.inspected(snapshot))
+        now.view.update_from(snapshot)
+        self.status.setText(status(snapshot, now.kind.readings(snapshot), self.frames.per_second))
 
     def notice(self, text: str) -> None:
         """Something that went well, for some seconds."""
         self.statusBar().showMessage(text, NOTICE_MS)
-
-    # --- the tiles ---
-
-    def play_tiles(self) -> None:
-        """Plays or pauses the theatre."""
-        if self.lab is not None and self.lab.theatre is not None:
-            self.lab.theatre.toggle_play()
-            self.frames.wake()
-
-    def step_tiles(self, by: int) -> None:
-        """Steps the theatre, back where `by` is negative."""
-        if self.lab is not None and self.lab.theatre is not None:
-            self.lab.theatre.step(by)
-            self.frames.wake()
-
-    def seek_tiles(self, fraction: float) -> None:
-        """To a fraction of the theatre's time."""
-        if self.lab is not None and self.lab.theatre is not None:
-            self.lab.theatre.seek(fraction)
-            self.frames.wake()
-
-    def toggle_motion(self) -> None:
-        """Whether tiles travel or only light up."""
-        self.settings.reduced_motion = not self.settings.reduced_motion
-        if self.lab is not None and self.lab.theatre is not None:
-            self.lab.theatre.set_reduced_motion(self.settings.reduced_motion)
 
     # --- the window itself ---
 
@@ -270,81 +284,29 @@ class Window(QMainWindow):
         self.theme = theme
         self.setStyleSheet(theme.stylesheet())
         self.strip.set_theme(theme)
-        self.controls.set_theme(theme)
-        self.inspector.set_theme(theme, self.snapshot)
-        if self.lab is not None:
-            self.lab.set_theme(theme)
-
-    def params(self) -> dict[str, dict[str, int]]:
-        """The kernel parameters that were set in the configuration on screen."""
-        return self.live.params
-
-    def panels(self) -> dict[str, QWidget]:
-        """The lab's panels by their titles."""
-        return self.lab.panels() if self.lab is not None else {}
-
-    def focused_panel(self) -> QWidget | None:
-        """The lab's panel that has the focus, else the one beneath the pointer."""
-        return focused_within(list(self.panels().values()))
-
-    def toggle_full_view(self) -> None:
-        """The focused panel alone, or all again."""
-        if self.lab is not None:
-            self.lab.full_view(None if self.lab.is_full else self.focused_panel())
+        self.inspector.set_theme(theme)
+        self.desk.set_theme(theme)
 
     def open_palette(self) -> None:
         """Every action, to be found by some letters."""
         self.palette_view.open()
 
-    def toggle_dock(self, name: str) -> None:
-        """Opens or closes a dock."""
-        self.docks.toggle(name)
-        self._arrange()
-        self._show()
-
-    def reset_layout(self) -> None:
-        """Docks and heights as at the first start."""
-        self.docks.reset()
-        if self.lab is not None:
-            self.lab.restore_layout("")
-        self._arrange()
-
-    def _restore_layout(self) -> None:
-        layout = self.settings.layouts.get(self.lab_id, Layout())
-        if layout.docks and not self.docks.restore(layout.docks):
-            self.banner.tell("The kept layout cannot be read", "The first one serves")
-        if self.settings.geometry:
-            self.restoreGeometry(QByteArray.fromBase64(self.settings.geometry.encode()))
-
-    def _keep(self) -> None:
-        if self._keep_at is None:
-            return
-        kept = self.settings
-        kept.theme, kept.choice = self.theme.id, self.run.choice or kept.choice
-        kept.geometry = self.saveGeometry().toBase64().toStdString()
-        splitter = self.lab.layout_state() if self.lab is not None else ""
-        kept.layouts[self.lab_id] = Layout(docks=self.docks.state(), splitter=splitter)
-        if wrong := settings.save(kept, self._keep_at):
-            print(wrong)
-
-    def _arrange(self) -> None:
-        if self.lab is not None:
-            docked = sum(panel.width() for name, panel in (("controls", self.controls), ("inspector", self.inspector))
-                         if self.docks.shown(name))
-            self.lab.arrange(self.width() - docked)
-
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: N802
         super().resizeEvent(event)
-        self.docks.fold(self.width())
-        self._arrange()
+        self.layouts.fold()
         if self.palette_view.isVisible():
             self.palette_view.open(self.palette_view.line.text())
 
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
-        self._keep()
+        if self._keep_at is not None:
+            self.layouts.keep()
+            self.settings.theme = self.theme.id
+            self.settings.geometry = self.saveGeometry().toBase64().toStdString()
+            if wrong := settings.save(self.settings, self._keep_at):
+                print(wrong)
         self.hide()
         self.frames.end()
-        self.run.history.stack.blockSignals(True)  # it has no more to say, and speaks when it is deleted
+        self.desk.close()
         if application := QApplication.instance():
             application.removeEventFilter(self)
         self.live.close()

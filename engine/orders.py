@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from msgspec.structs import replace
 
-from engine.protocol import Decoding, Event, KernelPlan, LanePlan, Phase, PhaseName
+from engine.protocol import Batching, BatchPlan, Decoding, Event, KernelPlan, LanePlan, Phase, PhaseName
 from kernels.contract import Device, Workload
 
 
@@ -32,7 +32,17 @@ class DecodingJob:
     plans: tuple[LanePlan, ...]
 
 
-AnyJob = Job | DecodingJob
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchingJob:
+    """What a ConfigureBatching asked for, planned."""
+
+    generation: int
+    device: Device
+    batching: Batching
+    plans: tuple[BatchPlan, ...]
+
+
+AnyJob = Job | DecodingJob | BatchingJob
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from engine.orders import AnyJob, DecodingJob, Job, Order, Post, Replaced, Task
+from engine.orders import AnyJob, BatchingJob, DecodingJob, Job, Order, Post, Replaced, Task
 from engine.protocol import Fault
 from kernels.contract import Device, KernelSpec
 
@@ -105,6 +105,10 @@ class Runner:
             from engine.models.bench import ModelBench
 
             return ModelBench(task)
+        if isinstance(task.job, BatchingJob):
+            from engine.batching.bench import BatchingBench
+
+            return BatchingBench(task, self._catalog)
         from engine.workbench import Workbench
 
         return Workbench(task, self._catalog)

@@ -18,13 +18,16 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from engine import memory, planner
+from engine.batching import plan as batching_plan
 from engine.models import plan as models_plan
-from engine.orders import AnyJob, DecodingJob, Job, Order
+from engine.orders import AnyJob, BatchingJob, DecodingJob, Job, Order
 from engine.protocol import (
     Bye,
+    Ceilings,
     Checked,
     Command,
     Configure,
+    ConfigureBatching,
     ConfigureDecoding,
     DeviceFound,
     DeviceSample,
@@ -162,7 +165,7 @@ class Session:
                 self._report(order, event)
             case _Rejected(reason):
                 self._refuse(reason)
-            case Configure() | ConfigureDecoding():
+            case Configure() | ConfigureDecoding() | ConfigureBatching():
                 self._configure(message)
             case Start(seconds=seconds):
                 self._start(seconds)
@@ -172,7 +175,7 @@ class Session:
                 self._give(Order())
                 self._phase("idle")
 
-    def _configure(self, command: Configure | ConfigureDecoding) -> None:
+    def _configure(self, command: Configure | ConfigureDecoding | ConfigureBatching) -> None:
         try:
             device = planner.find_device(command.device, self._devices)
             planned, self._job = self._planned(command, device)
@@ -186,11 +189,14 @@ class Session:
         if self._order.running:
             self._give(Order(self._job, True, self._order.seconds))
 
-    def _planned(self, command: Configure | ConfigureDecoding, device: Device) -> tuple[Event, AnyJob]:
+    def _planned(self, command: Configure | ConfigureDecoding | ConfigureBatching, device: Device) -> tuple[Event, AnyJob]:
         """The answer to a command, and its job. Raises: PlanError."""
         if isinstance(command, ConfigureDecoding):
             decoding = models_plan.plan(command, device, self._available(device))
             return decoding, DecodingJob(command.generation, device, command.decoding, decoding.plans)
+        if isinstance(command, ConfigureBatching):
+            batching = batching_plan.plan(command, device, self._available(device), self._catalog)
+            return batching, BatchingJob(command.generation, device, command.batching, batching.plans)
         planned = planner.plan(command, self._devices, self._catalog, self._available)
         return planned, Job(command.generation, device, command.workload, planned.plans)
 
@@ -223,7 +229,7 @@ class Session:
                 self._emit(event)
                 self._phase("idle")
                 return
-            case Checked() | Refused() | MemorySample() | LaneDone() | Fault():
+            case Checked() | Refused() | MemorySample() | LaneDone() | Ceilings() | Fault():
                 if order.job is not self._order.job:
                     return
             case _ if order is not self._order:

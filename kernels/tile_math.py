@@ -139,6 +139,20 @@ def finish(o: T, l_i: T) -> T:
     return o.div_(l_i.where(l_i > 0, 1.0)[..., None])
 
 
+def page_scores(q: T, *pages: T, scale: float) -> T:
+    """S = Q K^T * scale, the keys [P, tokens, D] of some pages one after the other."""
+    import torch
+
+    return scores(q, torch.cat(pages, 1), scale=scale)
+
+
+def page_pv(o: T, p: T, *pages: T) -> T:
+    """O + P V, the values of some pages one after the other."""
+    import torch
+
+    return accumulate_pv(o, p, torch.cat(pages, 1))
+
+
 def scaled_scores(q: T, k: T, k_scale: T, *, scale: float) -> T:
     """S = Q K^T * scale with K in 8 bits, times the scale of each key. k_scale [P, cols] -> [P, rows, cols] float32."""
     return _product(q, k.mT).mul_(k_scale[:, None, :] * scale)
@@ -227,7 +241,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
         scores, mask, scale_and_mask, softmax, row_max, normalise, start_rows, start, online_softmax, tile_softmax,
-        accumulate_pv, weighted_pv, start_o, pv, finish, scaled_scores, accumulate_scaled_pv,
+        accumulate_pv, weighted_pv, start_o, pv, finish, page_scores, page_pv, scaled_scores, accumulate_scaled_pv,
         share_lse, start_merge, merge,
         base_of, row_products, start_gradients, probabilities, score_gradients, accumulate_transposed, rounded_product, scaled,
         accumulate_rows, tanh_scaled,

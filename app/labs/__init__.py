@@ -9,12 +9,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from app.labs.lab import Lab
 
-BASE = "lab"    # what all labs share; no lab itself
+BASES = ("lab", "staged")   # what labs share; no labs themselves
 
 
 def names() -> tuple[str, ...]:
     """The ids of all labs. Imports none of them."""
-    return tuple(module.name for module in pkgutil.iter_modules(__path__) if module.name != BASE)
+    return tuple(module.name for module in pkgutil.iter_modules(__path__) if module.name not in BASES)
+
+
+def title_of(name: str) -> str:
+    """What a lab is called in menus, before it is imported."""
+    return name.replace("_", " ").capitalize()
 
 
 def load(name: str) -> Lab:

@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from PySide6.QtCore import Signal
 from PySide6.QtWidgets import QWidget
 
+from app.kind import Kind
 from app.store import Snapshot
 from app.theme import Theme
-from app.tiles.theatre import Theatre
+from app.tiles.stage import Stage
 
 
 @dataclass(frozen=True)
 class Lab:
-    """One lab. `build` makes its view."""
+    """One lab. `build` makes its view; `kind` is what it runs."""
 
     id: str
     title: str
     build: Callable[[Theme], LabView]
+    kind: Kind
 
 
 class LabView(QWidget):
@@ -28,8 +30,8 @@ class LabView(QWidget):
     picked = Signal(object)
 
     @property
-    def theatre(self) -> Theatre | None:
-        """The tile theatre, where the lab has one."""
+    def theatre(self) -> Stage | None:
+        """The stage that plays something step by step, where the lab has one."""
         return None
 
     def update_from(self, snapshot: Snapshot) -> None:

@@ -9,7 +9,8 @@ from PySide6.QtGui import QFont, QFontMetricsF, QHelpEvent, QPainter, QPaintEven
 from PySide6.QtWidgets import QHBoxLayout, QSizePolicy, QToolButton, QToolTip, QWidget
 
 from app import format as fmt
-from app.store import FloatArray, Snapshot
+from app.series import FloatArray
+from app.store import Snapshot
 from app.theme import Theme
 from engine.protocol import Device, DeviceSample
 

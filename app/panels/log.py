@@ -5,7 +5,7 @@ from __future__ import annotations
 from PySide6.QtWidgets import QPlainTextEdit
 
 from app import format as fmt
-from engine.protocol import Bye, Checked, Event, Fault, Hello, Phase, Planned, Refused
+from engine.protocol import Bye, Checked, DecodeSample, DecodingPlanned, Event, Fault, Hello, LaneDone, Phase, Planned, Refused
 
 KEPT = 2000
 
@@ -17,6 +17,12 @@ def line(event: Event) -> str:
             said = f"engine ready: {fmt.plural(len(event.devices), 'device')}, {fmt.plural(len(event.kernels), 'kernel')}"
         case Planned():
             said = f"planned {', '.join(plan.kernel for plan in event.plans)} on {event.device}"
+        case DecodingPlanned():
+            said = f"planned {event.decoding.model.title}, {', '.join(plan.lane.id for plan in event.plans)} on {event.device}"
+        case DecodeSample(prefill=True):
+            said = f"prompt of {event.lane}: {fmt.plural(event.position, 'token')} in {fmt.time_ns(event.time_ns)}"
+        case LaneDone():
+            said = f"{event.lane} is done: {fmt.plural(sum(map(len, event.tokens)), 'token')}"
         case Phase():
             count = f" {event.done} of {event.total}" if event.total else ""
             said = " ".join(part for part in (event.name, event.kernel) if part) + count

@@ -8,7 +8,8 @@ from app.plots.rows import Row, RowChart
 from app.plots.scales import log_times
 from app.plots.table import Table
 from app.plots.view import Plot, PlotView
-from app.store import Snapshot, Stats
+from app.series import Stats
+from app.store import Snapshot
 from app.theme import Theme
 
 FEW = 3     # samples, below which there is no spread to speak of

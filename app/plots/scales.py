@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from app import format as fmt
 from app.plots.rows import Scale
@@ -19,6 +20,15 @@ def round_up(value: float) -> float:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return power * next((step for step in _STEPS if step * power >= value * (1 - 1e-9)), 10.0)
+
+
+def from_zero(most: float, label: Callable[[float], str], parts: int = 4) -> Scale:
+    """From 0 to `most`, some `parts` ticks at multiples of a round number."""
+    step = round_up(most / parts) if most > LEAST else 1.0
+    step = next((nice * 10.0**power for power in (math.floor(math.log10(step)),) for nice in (1, 2, 2.5, 5, 10)
+                 if nice * 10.0**power >= step * (1 - 1e-9)), step)
+    ticks = tuple((i * step, label(i * step)) for i in range(int(most / step * (1 + 1e-9)) + 1))
+    return Scale(0.0, max(most, LEAST), False, ticks)
 
 
 def log_times(low: float, high: float) -> Scale:

@@ -16,7 +16,8 @@ from app.plots.graph import ABOVE_PX, BELOW_PX, Curve, Graph, TimeAxis
 from app.plots.labels import EndLabel, EndLabels
 from app.plots.scales import round_up
 from app.plots.view import Plot, PlotView
-from app.store import FloatArray, IntArray, Snapshot
+from app.series import FloatArray, IntArray
+from app.store import Snapshot
 from app.theme import Mark, Theme
 
 SHRINK = 0.45       # of the axis: a maximum below it shrinks the axis

@@ -6,7 +6,8 @@ from app import format as fmt
 from app.plots.strip import Line, StripView, gapless
 from app.plots.table import Table
 from app.plots.view import Plot
-from app.store import FloatArray, Snapshot
+from app.series import FloatArray
+from app.store import Snapshot
 from app.theme import Mark, Theme
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from PySide6.QtCore import Qt, Signal, Slot
+from PySide6.QtCore import Qt, Slot
 from PySide6.QtGui import QFocusEvent, QKeyEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
@@ -14,6 +14,7 @@ from app.tiles.fills import Fills
 from app.tiles.ledger import Unit
 from app.tiles.playback import DEFAULT_SPEED, TOGETHER, Playback
 from app.tiles.scene import Scene
+from app.tiles.stage import Stage
 from app.tiles.step_info import StepInfo, describe
 from app.tiles.track import MOST_STEPS, KernelTrack
 from app.tiles.transport import Transport, wave_text
@@ -26,11 +27,8 @@ SCENES = 2
 TRAVEL_S = 0.35         # at most
 
 
-class Theatre(QWidget):
-    """`picked` carries the StepInfo of the step in focus; `woke` asks for frames, that is for calls of `advance`."""
-
-    picked = Signal(object)
-    woke = Signal()
+class Theatre(Stage):
+    """The stage of the kernels' schedules."""
 
     def __init__(self, theme: Theme) -> None:
         super().__init__()

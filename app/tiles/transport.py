@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from PySide6.QtCore import QPointF, QSize, Qt, Signal, Slot
 from PySide6.QtGui import QMouseEvent, QPainter, QPaintEvent, QPolygonF, QResizeEvent
 from PySide6.QtWidgets import QComboBox, QHBoxLayout, QLabel, QSlider, QSpinBox, QStyle, QToolButton, QWidget
@@ -12,6 +14,8 @@ from app.tiles.playback import DEFAULT_SPEED, SPEEDS, TOGETHER
 
 STEPS = 10_000      # of the scrubber
 NARROW, TIGHT, LEAST = 1000, 670, 560    # narrow: the waves stand in the scenes alone; tight: no buttons for the ends
+ABOUT_SPEED = (f"Up to {TOGETHER} steps a second tiles travel and the kernels step together.\n"
+               "Faster, both run in scheduled time: the fast one is done first and waits.")
 # Shapes in a square of 12: triangles as points, bars as (left, width).
 SHAPES: dict[str, tuple[tuple[tuple[tuple[float, float], ...], ...], tuple[tuple[float, float], ...]]] = {
     "start": ((((11, 1), (11, 11), (4, 6)),), ((1, 2),)),
@@ -100,7 +104,12 @@ class ProgramBox(QSpinBox):
 
 
 class Transport(QWidget):
-    """Says what is asked for; shows what it is told. Nothing in it moves as numbers change."""
+    """Says what is asked for; shows what it is told. Nothing in it moves as numbers change.
+
+    Args:
+        speeds, default: in steps a second. about: what is said of them.
+        programs: whether one of many programs is followed.
+    """
 
     stepped = Signal(int)
     sought = Signal(float)
@@ -108,8 +117,12 @@ class Transport(QWidget):
     speed_picked = Signal(float)
     program_picked = Signal(int)    # from 0
 
-    def __init__(self, theme: Theme) -> None:
+    def __init__(
+        self, theme: Theme, speeds: Sequence[int] = SPEEDS, default: int = DEFAULT_SPEED, *, programs: bool = True,
+        about: str = ABOUT_SPEED,
+    ) -> None:
         super().__init__()
+        self._speeds, self._programs = tuple(speeds), programs
         self.start, self.back = Button("start", "To the start (Home)", theme), Button("back", "Step back (,)", theme)
         self.play = Button("play", "Play", theme)
         self.on, self.end = Button("on", "Step (.)", theme), Button("end", "To the end (End)", theme)
@@ -117,7 +130,7 @@ class Transport(QWidget):
         self.slider, self.speed, self.program = Scrubber(), QComboBox(), ProgramBox()
         self.time, self.wave = QLabel(""), QLabel("")
         self._most_programs = 1
-        self._lay_out()
+        self._lay_out(default, about)
         self._wire()
         self.set_theme(theme)
 
@@ -159,12 +172,12 @@ class Transport(QWidget):
 
     def show_speed(self, speed: float) -> None:
         """The nearest of the choices."""
-        nearest = min(range(len(SPEEDS)), key=lambda i: abs(SPEEDS[i] - speed))
+        nearest = min(range(len(self._speeds)), key=lambda i: abs(self._speeds[i] - speed))
         self.speed.blockSignals(True)
         self.speed.setCurrentIndex(nearest)
         self.speed.blockSignals(False)
 
-    def _lay_out(self) -> None:
+    def _lay_out(self, default: int, about: str) -> None:
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 4, 0)
         row.setSpacing(2)
@@ -181,20 +194,20 @@ class Transport(QWidget):
         self.time.setAccessibleName("Scheduled time")
         row.addWidget(self.time)
         row.addSpacing(6)
-        for speed in SPEEDS:
+        for speed in self._speeds:
             self.speed.addItem(f"{fmt.count(speed)} step{'' if speed == 1 else 's'}/s", speed)
         self.speed.setFixedWidth(116)
         self.speed.setAccessibleName("Speed")
-        self.speed.setToolTip(
-            f"Up to {TOGETHER} steps a second tiles travel and the kernels step together.\n"
-            "Faster, both run in scheduled time: the fast one is done first and waits.")
+        self.speed.setToolTip(about)
         row.addWidget(self.speed)
         row.addSpacing(6)
         row.addWidget(self.program)
         row.addSpacing(6)
         self.wave.setProperty("role", "muted")
         row.addWidget(self.wave)
-        self.show_speed(DEFAULT_SPEED)
+        self.show_speed(default)
+        self.program.setVisible(self._programs)
+        self.wave.setVisible(self._programs)
 
     def _wire(self) -> None:
         self.start.clicked.connect(self._to_start)
@@ -228,14 +241,14 @@ class Transport(QWidget):
 
     @Slot(int)
     def _speed_changed(self, index: int) -> None:
-        self.speed_picked.emit(float(SPEEDS[index]))
+        self.speed_picked.emit(float(self._speeds[index]))
 
     @Slot(int)
     def _program_changed(self, value: int) -> None:
         self.program_picked.emit(value - 1)
 
     def resizeEvent(self, event: QResizeEvent) -> None:  # noqa: ARG002, N802
-        self.wave.setVisible(self.width() >= NARROW)
+        self.wave.setVisible(self._programs and self.width() >= NARROW)
         self.start.setVisible(self.width() >= TIGHT)
         self.end.setVisible(self.width() >= TIGHT)
         self.program.set_room(self.width(), self._most_programs)

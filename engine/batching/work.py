@@ -17,7 +17,7 @@ from kernels.contract.workload import ITEMSIZE, DType
 Work = Literal["linear", "rnn", "model"]
 MOST = 4096
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-LIMITS = {"width": (16, 1 << 16), "steps": (1, 4096), "cached": (1, 1 << 20)}
+LIMITS = {"width": (16, 1 << 16), "steps": (2, 256), "cached": (1, 1 << 20)}
 
 
 class Batching(Struct, frozen=True, kw_only=True):

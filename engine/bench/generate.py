@@ -19,6 +19,7 @@ from engine.machine import Machine, open_machine
 from engine.models.decoder import Decoder
 from engine.models.generate import Generation
 from engine.models.ops_for import ops_for
+from engine.models.plan import peak_bytes
 from engine.models.weights import random_weights
 from kernels.contract import Device
 from kernels.contract.workload import DType
@@ -62,6 +63,7 @@ class Result(Struct, frozen=True, kw_only=True):
         seconds: of each run, the prompt included.
         tokens_per_s: median over the steps of all runs, all sequences together.
         exponent: of the power of the position that a step's time grows with, fitted from FIT_FROM tokens on.
+        peak_memory_bytes, predicted_bytes: what torch reserved at most, and what the plan says of it.
         bandwidth_fraction: weights and cache that the steps read, over their time and `read_bytes_per_s`, measured in this run.
     """
 
@@ -79,6 +81,7 @@ class Result(Struct, frozen=True, kw_only=True):
     bandwidth_fraction: float
     read_bytes_per_s: float
     peak_memory_bytes: int | None
+    predicted_bytes: int
     published: tuple[float, float] | None = None
     where: str = ""
 
@@ -138,7 +141,8 @@ def _measure(row: Row, model: Model, device: Device, machine: Machine, runs: int
         row=row.id, device=device.name, model=model.id, cache=row.cache, dtype=row.dtype, batch=row.batch, prompt=row.prompt,
         new=decoding.new, seconds=tuple(seconds), tokens_per_s=row.batch * 1e9 / median(time for _, time in steps),
         exponent=_exponent(steps), bandwidth_fraction=moved / sum(time for _, time in steps) * 1e9 / bandwidth,
-        read_bytes_per_s=bandwidth, peak_memory_bytes=machine.peak_bytes(), published=row.published, where=row.where,
+        read_bytes_per_s=bandwidth, peak_memory_bytes=machine.peak_bytes(),
+        predicted_bytes=peak_bytes(decoding, [lane], device), published=row.published, where=row.where,
     )
 
 
@@ -162,7 +166,7 @@ def told(result: Result) -> str:
 
 def table(results: Sequence[Result]) -> str:
     """In Markdown."""
-    columns = ("row", "seconds", "published", "tokens/s", "growth of a step", "of the bandwidth", "peak memory, GB")
+    columns = ("row", "seconds", "published", "tokens/s", "growth of a step", "of the bandwidth", "peak GB", "predicted")
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for r in results:
         spread = f" ± {stdev(r.seconds):.3f}" if len(r.seconds) > 1 else ""
@@ -170,7 +174,7 @@ def table(results: Sequence[Result]) -> str:
         growth = "" if r.exponent is None else f"n^{r.exponent:.2f}"
         peak = "n/a" if r.peak_memory_bytes is None else f"{r.peak_memory_bytes / 1e9:.2f}"
         lines.append(f"| {r.row} | {mean(r.seconds):.3f}{spread} | {beside} | {r.tokens_per_s:,.0f} | {growth} "
-                     f"| {r.bandwidth_fraction:.2f} | {peak} |")
+                     f"| {r.bandwidth_fraction:.2f} | {peak} | {r.predicted_bytes / 1e9:.2f} |")
     if results:
         lines += ["", f"{results[0].device}; the bandwidth is that of a plain sum in this run, "
                       f"{results[0].read_bytes_per_s / 1e12:.2f} TB/s."]

@@ -109,6 +109,14 @@ class Generation:
         self._ends.zero_()
         self.position = 0
 
+    def stand_at(self, tokens: int) -> None:
+        """As though the cache held so many tokens of each sequence already: what a step costs there can be measured."""
+        if self.cache is not None:
+            self.cache.hold(tokens)
+        self._ends.fill_(tokens + 1)
+        self._starts.copy_(self._ends)
+        self._prompt, self.position = tokens, tokens + 1
+
     def close(self) -> None:
         """Lets go of the cache and the graph; nothing more can be asked."""
         if self._graph is not None:
@@ -153,7 +161,7 @@ class Generation:
         longest, noise = cache.longest, self._generator.get_state()
         with torch.cuda.stream(stream):
             self._advance()
-            cache.lengths.sub_(1)
+            cache.advance(-1)
             self._ends.sub_(1)
             if self._sampling:
                 self._generator.set_state(noise)

@@ -29,16 +29,26 @@ class Cache(ABC):
     here waits for the device.
 
     Attributes:
-        lengths: int32 [B], on the device: tokens that each sequence holds.
+        lengths: int32 [B], on the device: tokens that each sequence holds, and so the position of the next.
+        seen: int32 [B]: one more, what the next one attends to.
         longest: the host's bound of them.
         whole: whether a step reads up to the capacity rather than up to `longest`: what a CUDA graph captures must.
     """
 
     def __init__(self, batch: int, capacity: int, place: str) -> None:
         self.capacity = capacity
-        self.lengths = torch.zeros(batch, dtype=torch.int32, device=place)
+        self._counts = torch.zeros((2, batch), dtype=torch.int32, device=place)
         self.longest = 0
         self.whole = False
+        self.hold(0)
+
+    @property
+    def lengths(self) -> Tensor:
+        return self._counts[0]
+
+    @property
+    def seen(self) -> Tensor:
+        return self._counts[1]
 
     @abstractmethod
     def _write(self, layer: int, positions: Tensor, k: Tensor, v: Tensor) -> None:
@@ -66,15 +76,15 @@ class Cache(ABC):
         """softmax(q K^T / sqrt(D)) V, of q [B, H_q, D] over each sequence's tokens and the one just appended: [B, H_q, D]."""
         tokens = self.capacity if self.whole else self.longest + 1
         k, v = self._read(layer, tokens)
-        seen = torch.arange(tokens, device=q.device) <= self.lengths[:, None]
+        seen = torch.arange(tokens, device=q.device) < self.seen[:, None]
         grouped = q.reshape(len(q), k.shape[1], -1, q.shape[-1])  # the query heads of a KV head are its rows
         o = functional.scaled_dot_product_attention(grouped, k, v, attn_mask=seen[:, None, None])
         return o.flatten(1, 2)
 
-    def advance(self) -> None:
-        """Every sequence holds one more."""
-        self.lengths.add_(1)
-        self.longest += 1
+    def advance(self, tokens: int = 1) -> None:
+        """Every sequence holds one more, or so many more."""
+        self._counts.add_(tokens)
+        self.longest += tokens
 
     def hold(self, tokens: int, lengths: Tensor | None = None) -> None:
         """Every sequence holds so many, or as many as `lengths` [B] says, none of them more."""
@@ -82,6 +92,7 @@ class Cache(ABC):
             self.lengths.fill_(tokens)
         else:
             self.lengths.copy_(lengths)
+        self.seen.copy_(self.lengths).add_(1)
         self.longest = tokens
 
 
@@ -105,7 +116,7 @@ class DenseCache(Cache):
 
     def part(self, sequences: slice) -> Self:
         other = copy.copy(self)
-        other.kv, other.lengths = self.kv[:, :, sequences], self.lengths[sequences]
+        other.kv, other._counts = self.kv[:, :, sequences], self._counts[:, sequences]
         return other
 
 
@@ -148,7 +159,7 @@ class PagedCache(Cache):
 
     def part(self, sequences: slice) -> Self:
         other = copy.copy(self)
-        other.table, other.lengths = self.table[sequences], self.lengths[sequences]
+        other.table, other._counts = self.table[sequences], self._counts[:, sequences]
         return other
 
 
@@ -183,7 +194,7 @@ class QuantizedCache(Cache):
     def part(self, sequences: slice) -> Self:
         other = copy.copy(self)
         other.kv, other.scales = self.kv[:, :, sequences], self.scales[:, :, sequences]
-        other.lengths = self.lengths[sequences]
+        other._counts = self._counts[:, sequences]
         return other
 
 

@@ -79,10 +79,13 @@ def _prompt(decoding: Decoding, lane: Lane, rows: int) -> list[Blocks]:
     base = (decoding.batch * model.vocab * e, 8 * rows, rows * x)
     repeated = 2 * rows * width * e if lane.kv_heads < model.heads else 0
     widened = some * width * 4 if e < 4 else 0
+    kv = rows * lane.kv_heads * model.head_dim
+    narrowed = kv * (9 if e < 4 else 5) if lane.cache in ("int8", "fp8") else 0  # K in 8 bits while V is widened and divided
     turned = widened + 4 * some * width // 2 * 4 if rotary else 0
     return [
         (*base, rows * x if model.positions == "learned" else angles // 2, angles),
         (*base, angles, rows * qkv, some * qkv, max(some * x, turned, some * width * e if model.qk_norm else 0)),
+        (*base, angles, rows * qkv, narrowed),
         (*base, angles, rows * qkv, repeated, rows * width * e, rows * model.heads * 4),
         (*base, angles, rows * width * e, some * x, some * up, some * max(x, inner)),
     ]
@@ -109,7 +112,7 @@ def _step(decoding: Decoding, lane: Lane, fused: bool) -> list[Blocks]:
 
 
 def _choice(decoding: Decoding, sampling: bool) -> Blocks:
-    """Choosing a token of each sequence: of sampling, two arrays of float32 beside the logits."""
+    """Choosing a token of each sequence: of sampling among the likeliest, scores before and after, beside the logits."""
     scores = decoding.batch * decoding.model.vocab
     return (scores * decoding.itemsize, *((4 * scores, 4 * scores, scores) if sampling else ()))
 

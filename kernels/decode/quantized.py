@@ -328,7 +328,7 @@ def cost(code: Code, workload: AttentionWorkload, config: Config) -> Cost:
 
 def schedule(code: Code, workload: AttentionWorkload, config: Config) -> Schedule:
     """Two launches, or one where one split is enough; K8 and V8 tiles and their scales arrive ahead in rings."""
-    w, bn, bd, heads, count = workload, config["block_n"], _block_d(workload), shares.packed(workload), 0
+    w, bn, bd, heads = workload, config["block_n"], _block_d(workload), shares.packed(workload)
     count, ring = shares.splits(w, config), shares.ring(config)
     at, ahead = (var("b"), (var("t") * heads) // w.group, var("j") * bn), ring - 1
 

@@ -21,13 +21,13 @@ from PySide6.QtWidgets import QApplication, QLabel
 
 from app import __main__ as command
 from app import start as starting
-from app.export import restore, save_png
+from app.export import save_png
 from app.window import Window
 from engine.options import FIELDS, run_command
 from engine.record import SCHEMA
 from tests.app import feed
 from tests.app.test_configuration import one_sentence, shown
-from tests.app.windows import recorded
+from tests.app.windows import recorded, taken
 
 TINY = ("--seq", "128", "--heads", "2", "--batch", "1", "--head-dim", "32")
 PATIENCE_S = 300  # on a machine that does much else
@@ -197,7 +197,7 @@ def test_a_replay_becomes_a_picture(files: Path) -> None:
     code, out, err = run("--connect", recorded(files / "a.events"), "--seconds", "0.1", "--screenshot", "a.png")
     assert (code, err) == (0, "")
     assert out.startswith("NVIDIA H200 (cuda:0)\n")
-    assert restore(files / "a.png").workload == feed.WORKLOAD
+    assert taken(files / "a.png").workload == feed.WORKLOAD
 
 
 names = [f"--{name.replace('_', '-')}" for name in FIELDS]
@@ -249,14 +249,14 @@ def test_a_picture_is_taken_and_opened_again(tmp_path: Path) -> None:
     assert "flash" in out
     assert out.splitlines()[-1] == f"picture: {(tmp_path / 'a.png').resolve()}"
     assert QImage(str(tmp_path / "a.png")).width() == 1024
-    first = restore(tmp_path / "a.png")
+    first = taken(tmp_path / "a.png")
     assert (first.workload.seq, first.workload.heads, first.theme) == (128, 2, "light")
 
     again = begun(tmp_path, "--open", "a.png", "--screenshot", "a.png", "--seconds", "1")
     out, err = again.communicate(timeout=PATIENCE_S)
     assert (again.returncode, err) == (0, "")
     assert out.splitlines()[-1] == f"picture: {(tmp_path / 'a-2.png').resolve()}"
-    second = restore(tmp_path / "a-2.png")
+    second = taken(tmp_path / "a-2.png")
     assert (second.workload, second.kernels, second.theme) == (first.workload, first.kernels, "light")
     assert not list(tmp_path.glob("tilescope-screen-*"))
 

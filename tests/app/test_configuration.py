@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from app.configuration import SCHEMA, Configuration, ConfigurationError, Measured, configuration, decode, encode
+from app.configuration import Configuration, ConfigurationError, Measured, configuration, decode, encode
+from app.saved import SCHEMA
 from app.store import Store
 from engine.protocol import Checked, Event, Workload
 from kernels.contract import AttentionWorkload, Device

@@ -26,12 +26,13 @@ from pytestqt.qtbot import QtBot
 from app import export
 from app.caption import caption, height
 from app.export import ExportError, free_name, save_png, save_svg
+from app.kernel_runs import KERNELS
 from app.store import Snapshot, Store
 from app.theme import Theme
 from app.window import Window
 from tests.app import feed
 from tests.app.test_configuration import one_sentence, shown
-from tests.app.windows import Listener, opened
+from tests.app.windows import Listener, opened, taken
 
 SVG = "{http://www.w3.org/2000/svg}"
 TAKEN = shown(*feed.run(seconds=1))
@@ -93,7 +94,7 @@ def test_a_png_has_its_scale(window: Window, tmp_path: Path, scale: int) -> None
     assert read.width() == scale * window.width()
     assert read.height() > scale * (window.height() + 80)
     assert read.height() % scale == 0
-    assert export.restore(tmp_path / "a.png").workload == feed.WORKLOAD
+    assert taken(tmp_path / "a.png").workload == feed.WORKLOAD
 
 
 def test_a_png_is_as_high_as_widget_and_caption(label: QLabel, tmp_path: Path) -> None:
@@ -124,7 +125,7 @@ def test_the_pixels_are_the_screens(window: Window, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_a_panel_stands_on_the_windows_ground(window: Window, tmp_path: Path, suffix: str) -> None:
-    theatre = window.panels()["Tile theatre"]
+    theatre = window.desk.panels()["Tile theatre"]
     path = window.files.write_picture(theatre, tmp_path / f"a.{suffix}")
     read = image(path) if suffix == "png" else rendered(path)
     assert read.width() == theatre.width()
@@ -132,7 +133,7 @@ def test_a_panel_stands_on_the_windows_ground(window: Window, tmp_path: Path, su
 
 
 def test_a_panel_behind_a_tab_is_saved_with_its_numbers(window: Window, tmp_path: Path) -> None:
-    power = window.panels()["Power"]
+    power = window.desk.panels()["Power"]
     assert not power.isVisible()
     words = texts(window.files.write_picture(power, tmp_path / "a.svg"))
     assert "will run here" not in words
@@ -140,8 +141,8 @@ def test_a_panel_behind_a_tab_is_saved_with_its_numbers(window: Window, tmp_path
 
 
 def test_a_chart_on_the_clipboard_stands_on_the_windows_ground(window: Window) -> None:
-    theatre = window.panels()["Tile theatre"]
-    window.focused_panel = lambda: theatre  # type: ignore[method-assign]
+    theatre = window.desk.panels()["Tile theatre"]
+    window.desk.focused_panel = lambda: theatre  # type: ignore[method-assign]
     window.files.copy_chart()
     copied = QGuiApplication.clipboard().image()
     assert copied.size() == theatre.size()
@@ -176,7 +177,7 @@ def test_an_svg_has_the_words_of_its_window(window: Window, tmp_path: Path) -> N
 
 
 def test_a_caption_says_what_where_with_what_when_and_whence(window: Window, tmp_path: Path) -> None:
-    path = window.files.write_picture(window.panels()["KV cache"], tmp_path / "a.svg")
+    path = window.files.write_picture(window.desk.panels()["KV cache"], tmp_path / "a.svg")
     taken, words = export.restore(path), texts(path)
     for said in (
         taken.verdict, "batch 4", "16 query and 16 KV heads (MHA)", "bfloat16", "NVIDIA H200", "driver 580.159",
@@ -248,7 +249,7 @@ def save(request: pytest.FixtureRequest, label: QLabel, tmp_path: Path) -> Any:
 
     def save(to: Path = path) -> Path:
         if request.param == "csv":
-            return export.save_csv(SNAPSHOT, to)
+            return export.save_csv(TAKEN, to)
         return {"png": save_png, "svg": save_svg}[request.param](label, to, TAKEN)
 
     return save
@@ -390,6 +391,5 @@ def test_a_scale_that_is_not_offered_is_one_sentence(label: QLabel, tmp_path: Pa
 
 
 def test_before_the_engine_has_answered_there_is_nothing_to_save(tmp_path: Path) -> None:
-    for save in (lambda: export.save_csv(Snapshot(), tmp_path / "a.csv"), lambda: export.table_text(Snapshot())):
-        assert "nothing to save yet" in refused(save)
+    assert "nothing to save yet" in refused(lambda: export.there(KERNELS.configuration(Snapshot(), "attention", "dark", None)))
     assert list(tmp_path.iterdir()) == []

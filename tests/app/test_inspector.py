@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from app.panels.inspector import facts
+from app.kernel_runs import facts
 from app.store import Store
 from kernels.contract import Cost
 from tests.app import feed

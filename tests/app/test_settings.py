@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as effort
@@ -11,16 +12,21 @@ from hypothesis import strategies as st
 
 from app import settings
 from app.choice import first_choice
+from app.kernel_runs import KERNELS
 from app.settings import Layout, PictureSettings, Settings
 from tests.app import feed
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
-    kept = Settings(theme="light", choice=first_choice(feed.H200), layouts={"attention": Layout(docks="YQ==")},
-                    picture=PictureSettings(scale=4, format="svg"))
+    choice = first_choice(feed.H200)
+    kept = Settings(theme="light", layouts={"attention": Layout(docks="YQ==")}, picture=PictureSettings(scale=4, format="svg"),
+                    choices={"attention": msgspec.Raw(msgspec.json.encode(choice))})
     path = tmp_path / "deep" / "settings.json"
     assert settings.save(kept, path) == ""
-    assert settings.load(path) == (kept, "")
+    loaded, wrong = settings.load(path)
+    assert wrong == ""
+    assert KERNELS.kept(bytes(loaded.choices.pop("attention")), feed.hello()) == choice
+    assert loaded == msgspec.structs.replace(kept, choices={})
     assert [file.name for file in path.parent.iterdir()] == ["settings.json"]
 
 

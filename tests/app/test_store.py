@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.rings import Ring
-from app.store import WINDOW, Snapshot, Store
+from app.series import WINDOW
+from app.store import Snapshot, Store
 from engine.protocol import Bye, Checked, DeviceFound, DeviceSample, Event, Fault, MemorySample, Phase, Refused
 from kernels.contract import AttentionWorkload
 from tests.app import feed

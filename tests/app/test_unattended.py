@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from PySide6.QtCore import QTimer
 from pytestqt.qtbot import QtBot
 
-from app import export, unattended
+from app import unattended
 from app.unattended import run
 from app.window import Window
 from engine.client import Client
@@ -21,7 +21,7 @@ from engine.protocol import Checked, Configure, Fault, Hello, Refused
 from engine.protocol import Event as EngineEvent
 from tests.app import feed
 from tests.app.test_configuration import one_sentence
-from tests.app.windows import Listener, opened
+from tests.app.windows import Listener, opened, taken
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_run_is_a_table_and_a_picture(qtbot: QtBot, picture: Path, capsys: pyt
     assert lines[3].split()[1:4] == ["119", "2.31", "ms"]
     assert lines[3].rstrip().endswith("30       passed (4.1e-3)")
     assert lines[5] == f"picture: {picture.resolve()}"
-    assert export.restore(picture).kernels == ("naive", "flash", "sdpa_flash")
+    assert taken(picture).kernels == ("naive", "flash", "sdpa_flash")
     assert engine.closed == 1
 
 
@@ -78,7 +78,7 @@ def test_a_name_that_is_taken_is_left_alone_and_the_new_one_told(
 
 def test_an_svg_is_saved_where_the_name_says_so(qtbot: QtBot, picture: Path) -> None:
     assert watched(qtbot, picture.with_suffix(".svg"), *feed.run(seconds=1)) == 0
-    assert export.restore(picture.with_suffix(".svg")).workload == feed.WORKLOAD
+    assert taken(picture.with_suffix(".svg")).workload == feed.WORKLOAD
 
 
 def test_brackets_in_a_name_are_no_markup(qtbot: QtBot, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

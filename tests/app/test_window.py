@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec import Raw
 from PySide6.QtCore import QMimeData, QPointF, Qt, QUrl
 from PySide6.QtGui import QDropEvent, QGuiApplication
 from PySide6.QtTest import QTest
@@ -19,7 +20,7 @@ from app.window import Window
 from engine.client import ClientError
 from engine.protocol import Configure, Fault, Refused, Start, Stop
 from tests.app import feed
-from tests.app.windows import Listener, draw, opened
+from tests.app.windows import Listener, draw, form, opened, taken
 
 CTRL, SHIFT = Qt.KeyboardModifier.ControlModifier, Qt.KeyboardModifier.ShiftModifier
 
@@ -52,7 +53,7 @@ def press(window: Window, key: Qt.Key, modifier: Qt.KeyboardModifier = Qt.Keyboa
 
 
 def batch(window: Window) -> IntControl:
-    control = window.controls.fields["batch"]
+    control = form(window).fields["batch"]
     assert isinstance(control, IntControl)
     return control
 
@@ -88,7 +89,7 @@ def test_undo_and_redo_by_keys(window: Window, engine: Listener) -> None:
 
 
 def test_no_kernel_is_said_and_stops(window: Window, engine: Listener) -> None:
-    for box in window.controls.kernels.values():
+    for box in form(window).kernels.values():
         box.setChecked(False)
     draw(window)
     assert "No kernel is chosen" in window.banner.text
@@ -119,7 +120,7 @@ def test_space_freezes_the_view_and_never_the_sampling(running: Window, engine: 
 
 
 def test_space_on_a_check_box_ticks_it(running: Window) -> None:
-    box = running.controls.kernels["sdpa_math"]
+    box = form(running).kernels["sdpa_math"]
     running.activateWindow()
     box.setFocus()
     QTest.keyClick(box, Qt.Key.Key_Space)
@@ -238,7 +239,7 @@ def drop(window: Window, path: Path) -> None:
 def test_a_picture_dropped_restores_what_it_shows(running: Window, engine: Listener, tmp_path: Path) -> None:
     saved = running.files.write_picture(running, tmp_path / "a.png")
     batch(running).slider.setValue(0)
-    running.controls.kernels["naive"].setChecked(False)
+    form(running).kernels["naive"].setChecked(False)
     draw(running)
     drop(running, saved)
     restored = engine.of(Configure)[-1]
@@ -279,7 +280,7 @@ def test_the_dialog_saves_one_panel(running: Window, tmp_path: Path, qtbot: QtBo
         dialog._accept()
     saved, = tmp_path.iterdir()
     assert saved.suffix == ".svg"
-    assert export.restore(saved).kernels == ("naive", "flash")
+    assert taken(saved).kernels == ("naive", "flash")
 
 
 def test_where_a_picture_cannot_be_written_it_is_said(running: Window, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,7 +347,7 @@ def test_what_was_chosen_and_where_things_stand_is_kept(qtbot: QtBot, tmp_path: 
 
 
 def test_the_command_line_goes_before_what_was_kept(qtbot: QtBot) -> None:
-    kept = Settings(choice=None)
+    kept = Settings(choices={"attention": Raw(b"[]")})
     engine = Listener(feed.hello())
     opened(qtbot, engine, kept=kept, asked={"device": "cpu", "options": {"seq": 777, "settings": ("block_m=64",)}})
     configured, = engine.of(Configure)

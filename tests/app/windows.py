@@ -7,7 +7,9 @@ from typing import Any
 
 from pytestqt.qtbot import QtBot
 
-from app.configuration import configuration, encode
+from app import export
+from app.configuration import Configuration, encode
+from app.panels.controls import Controls
 from app.settings import Settings
 from app.theme import Theme
 from app.window import Window
@@ -71,9 +73,21 @@ def draw(window: Window) -> None:
 
 def embedded(window: Window) -> str:
     """The configuration on screen as a picture would embed it."""
-    shown = configuration(window.snapshot, lab=window.lab_id, theme=window.theme.id, params=window.params())
-    assert shown is not None
-    return encode(shown)
+    return encode(export.there(window.configuration()))
 
 
-__all__ = ["Listener", "Settings", "draw", "embedded", "opened", "recorded"]
+def taken(path: Path) -> Configuration:
+    """What a picture of kernels embeds."""
+    shown = export.restore(path)
+    assert isinstance(shown, Configuration)
+    return shown
+
+
+def form(window: Window) -> Controls:
+    """The form of a lab of kernels."""
+    made = window.form
+    assert isinstance(made, Controls)
+    return made
+
+
+__all__ = ["Listener", "Settings", "draw", "embedded", "form", "opened", "recorded", "taken"]

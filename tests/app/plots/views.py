@@ -15,6 +15,7 @@ from pytestqt.qtbot import QtBot
 
 from app import format as fmt
 from app.plots import Plot, PlotView, plots
+from app.plots.curves import CurveChart
 from app.plots.rows import RowChart
 from app.plots.strip import StripView
 from app.plots.words import Word
@@ -38,8 +39,14 @@ FULL = [(896, 796), (1376, 976)]
 
 @lru_cache
 def known() -> dict[str, Plot]:
-    """Every plot by its id."""
-    return plots()
+    """Every plot of kernels by its id."""
+    return {name: plot for name, plot in plots().items() if "decode" not in plot.needs}
+
+
+@lru_cache
+def known_of_decoding() -> dict[str, Plot]:
+    """Every plot of a decoding by its id."""
+    return {name: plot for name, plot in plots().items() if "decode" in plot.needs}
 
 
 def snapshot(*events: Event) -> Snapshot:
@@ -111,7 +118,7 @@ def paused(shown: Snapshot) -> Snapshot:
 
 def view(qtbot: QtBot, plot: str, size: tuple[int, int] = (408, 164), theme: Theme = DARK) -> PlotView:
     """A plot on screen, in a window that leaves it any size."""
-    window, made = QWidget(), known()[plot].build(theme)
+    window, made = QWidget(), plots()[plot].build(theme)
     qtbot.addWidget(window, before_close_func=lambda _: window.hide())  # which keeps it until then
     made.setParent(window)
     window.setStyleSheet(theme.stylesheet())
@@ -145,7 +152,7 @@ def written(made: PlotView) -> list[Written]:
     at = made.canvas.pos()
     if made.is_empty:
         return found
-    if isinstance(made.canvas, RowChart):
+    if isinstance(made.canvas, RowChart | CurveChart):
         return found + [Written(word.text, _moved(word.ink(), at)) for word in made.canvas.words()]
     assert isinstance(made, StripView)
     found += [Written(word.text, _moved(word.ink(), at + made.labels.pos())) for word in made.labels.words()]

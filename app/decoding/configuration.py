@@ -1,0 +1,82 @@
+"""What an export of a decoding says of itself: the run, and each lane as it is on screen. Plain data; free of Qt."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from app.decoding.facts import titles
+from app.decoding.verdict import verdict
+from app.saved import Saved, stated
+from app.store import Snapshot
+from engine.protocol import Decoding, LanePlan, Provenance
+
+
+class MeasuredLane(Struct, frozen=True, kw_only=True):
+    """One lane as it is on screen. None where there is no number; `note` then says why.
+
+    Times are of a step, which gives each sequence a token: the median of the newest, and of the prompt. `position`: tokens of a
+    sequence so far. `time_exponent`: x of time ~ n^x over all steps.
+    """
+
+    lane: str
+    title: str
+    position: int | None = None
+    steps: int = 0
+    step_p50_ns: float | None = None
+    prompt_ns: float | None = None
+    tokens_per_s: float | None = None
+    time_exponent: float | None = None
+    step_bytes: int | None = None
+    bytes_per_s: float | None = None
+    kv_bytes: int | None = None
+    kv_allocated_bytes: int | None = None
+    kv_nvml_bytes: int | None = None
+    time_provenance: Provenance | None = None
+    time_source: str = ""
+    kv_bytes_at_end: int
+    weights_bytes: int
+    peak_memory_bytes: int
+    peak_memory_provenance: Provenance = "modelled"
+    note: str = ""
+
+
+class DecodeConfiguration(Saved, frozen=True, kw_only=True):
+    """Everything that restores a view of a decoding, and everything that its picture must state."""
+
+    decoding: Decoding
+    lanes: tuple[MeasuredLane, ...] = ()
+
+
+def configuration(snapshot: Snapshot, *, lab: str, theme: str = "dark") -> DecodeConfiguration | None:
+    """The configuration on screen; None before the engine has answered with a plan."""
+    state = snapshot.decode
+    if state.decoding is None or snapshot.device is None:
+        return None
+    return DecodeConfiguration(
+        **stated(snapshot, lab, theme, verdict(snapshot)), decoding=state.decoding,
+        lanes=tuple(_measured(snapshot, plan) for plan in state.plans.values()),
+    )
+
+
+def _measured(snapshot: Snapshot, plan: LanePlan) -> MeasuredLane:
+    state, name = snapshot.decode, plan.lane.id
+    row = MeasuredLane(
+        lane=name, title=titles(state)[name], kv_bytes_at_end=plan.kv_bytes, weights_bytes=plan.weights_bytes,
+        peak_memory_bytes=plan.peak_memory_bytes, note=state.refusals.get(name, "no sample yet"),
+    )
+    done = state.done.get(name)
+    if done is not None and done.peak_memory_bytes is not None:
+        row = replace(row, peak_memory_bytes=done.peak_memory_bytes, peak_memory_provenance="measured")
+    series = state.lanes.get(name)
+    if series is None or series.median_ns is None:
+        return row
+    nvml = series.kv_nvml_bytes[-1]
+    return replace(
+        row, position=int(series.position[-1]), steps=series.steps, step_p50_ns=series.median_ns,
+        prompt_ns=series.prefill.time_ns if series.prefill else None, tokens_per_s=state.tokens_per_s(name),
+        time_exponent=series.exponent, step_bytes=int(series.step_bytes[-1]),
+        bytes_per_s=float(series.step_bytes[-1]) / series.median_ns * 1e9, kv_bytes=int(series.kv_bytes[-1]),
+        kv_allocated_bytes=int(series.kv_allocated_bytes[-1]), kv_nvml_bytes=int(nvml) if nvml == nvml else None,
+        time_provenance=series.provenance, time_source=series.source, note=state.refusals.get(name, ""),
+    )

@@ -1,0 +1,312 @@
+"""Curves over a quantity that is not time: one facet, or several beside each other on one scale; names stand at their ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt
+from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent, QPen, QPolygonF
+from PySide6.QtWidgets import QToolTip, QWidget
+
+from app.plots.labels import spread_out
+from app.plots.markers import draw_marker, draw_swatch
+from app.plots.rows import Scale
+from app.plots.words import CENTRE, LEFT, RIGHT, Word, advance, elided, fitting, paint, widest
+from app.series import FloatArray
+from app.theme import Mark, Theme
+
+AXIS, BELOW, ABOVE, TITLE = 52.0, 18.0, 8.0, 16.0
+LEAST_WIDTH, LEAST_HEIGHT = 180, 84
+PITCH, LEAST_PITCH, SWATCH, GAP, LEAD = 16.0, 13.0, 16.0, 4.0, 10.0
+LABELS = 0.55       # of the width, at most, for the names at the ends
+OVER = 12.0         # pixels that the last label of x may reach over the end
+APART = 6.0         # pixels between two labels of an axis
+SMALL_PX = 11
+MARKERS_PX = 5.0
+FINE = 64           # points, from which on a curve is painted without antialiasing
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One curve. `values`: what its label says behind the name, fullest first; no label where `name` is empty.
+
+    `stairs`: y holds until the next x. `points`: markers alone, at most one every 24 pixels. `width`: of the line.
+    """
+
+    name: str
+    mark: Mark
+    x: FloatArray
+    y: FloatArray
+    values: tuple[str, ...] = ("",)
+    stairs: bool = False
+    points: bool = False
+    width: float = 1.5
+
+
+class Rule(NamedTuple):
+    """A line across, at a value, with a word above it."""
+
+    y: float
+    text: str
+
+
+class Limit(NamedTuple):
+    """A line down, at a value of x, with words beside it, fullest first."""
+
+    x: float
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Facet:
+    """One drawing of several on the same scales. `limit`: where something ends."""
+
+    curves: tuple[Curve, ...]
+    title: str = ""
+    strong: bool = False
+    rules: tuple[Rule, ...] = ()
+    limit: Limit | None = None
+    note: str = field(default="", compare=False)
+
+
+class CurveChart(QWidget):
+    """Draws facets; a tooltip has the values at the pointer."""
+
+    def __init__(self, theme: Theme) -> None:
+        super().__init__()
+        self._theme = theme
+        self._facets: tuple[Facet, ...] = ()
+        self._x, self._y, self._unit = Scale(0.0, 1.0), Scale(0.0, 1.0), ""
+        self.setMinimumSize(LEAST_WIDTH, LEAST_HEIGHT)
+        self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
+
+    def sizeHint(self) -> QSize:  # noqa: N802
+        return QSize(360, 160)
+
+    def show_facets(self, theme: Theme, facets: Sequence[Facet], x: Scale, y: Scale, unit: str) -> None:
+        """Draws them on two scales. `unit`: of x, in a word."""
+        self._theme, self._facets, self._x, self._y, self._unit = theme, tuple(facets), x, y, unit
+        self.update()
+
+    @property
+    def facets(self) -> tuple[Facet, ...]:
+        """What is drawn."""
+        return self._facets
+
+    # --- geometry ---
+
+    def areas(self) -> list[QRectF]:
+        """Where each facet is drawn, without its title and axes."""
+        count = max(1, len(self._facets))
+        top = ABOVE + (TITLE if any(facet.title for facet in self._facets) else 0.0)
+        right = self._label_width() if count == 1 else 4.0
+        each = max(8.0, (self.width() - AXIS - right - 12.0 * (count - 1)) / count)
+        height = max(8.0, self.height() - top - BELOW)
+        return [QRectF(AXIS + i * (each + 12.0), top, each, height) for i in range(count)]
+
+    def _label_width(self) -> float:
+        """Of the column of names: as wide as they need, not above its share."""
+        named = self._named()
+        if not named:
+            return 8.0
+        sans, mono = self._theme.sans(), self._theme.mono(semibold=True)
+        name = widest(sans, [curve.name for curve in named])
+        for level in range(max(len(curve.values) for curve in named)):
+            value = widest(mono, [curve.values[min(level, len(curve.values) - 1)] for curve in named])
+            width = LEAD + SWATCH + 3 * GAP + name + value
+            if width <= LABELS * self.width():
+                return width
+        return LABELS * self.width()
+
+    def _named(self) -> list[Curve]:
+        return [curve for facet in self._facets[:1] for curve in facet.curves if curve.name and len(curve.x)]
+
+    def labels(self) -> list[tuple[Curve, QRectF, float]]:
+        """The curves that are named, where their names stand, and at which height they end; those that have room."""
+        if len(self._facets) != 1:
+            return []
+        area = self.areas()[0]
+        ends = sorted(((self._at_y(float(curve.y[-1]), area), curve) for curve in self._named()), key=lambda entry: entry[0])
+        room = area.height() + 2 * GAP
+        ends = ends[:max(1, int(room / LEAST_PITCH))]
+        pitch = min(PITCH, room / max(1, len(ends)))
+        middles = spread_out([end for end, _ in ends], pitch, area.top() - GAP + pitch / 2, area.bottom() + GAP - pitch / 2)
+        left = area.right() + LEAD
+        return [(curve, QRectF(left, y - pitch / 2, self.width() - left, pitch), end)
+                for (end, curve), y in zip(ends, middles, strict=True)]
+
+    def words(self) -> list[Word]:
+        """What is written, and where."""
+        written = self._axis_words() + self._title_words()
+        names, values, text = self._theme.sans(), self._theme.mono(semibold=True), self._theme["text"]
+        for curve, area, _ in self.labels():
+            room = area.width() - SWATCH - 2 * GAP - advance(names, curve.name)
+            value = fitting(values, room, curve.values)
+            name = area.adjusted(SWATCH + GAP, 0, -GAP - advance(values, value) if value else 0, 0)
+            written.append(Word(elided(names, max(0.0, name.width()), curve.name), name, names, text))
+            if value:
+                written.append(Word(value, area, values, text, RIGHT))
+        return [word for word in written if word.text]
+
+    def _axis_words(self) -> list[Word]:
+        font, muted, written = self._theme.sans(SMALL_PX), self._theme["muted"], []
+        areas = self.areas()
+        for y, text in self._y_labels(areas[0]):
+            written.append(Word(text, QRectF(0, y - 8, AXIS - 6, 16), font, muted, RIGHT))
+        for area in areas:
+            unit = fitting(font, area.width() / 2, (self._unit,)) if area is areas[-1] else ""
+            taken = advance(font, unit)
+            end = area.right() + (-taken - APART if unit else OVER if len(areas) == 1 else 0)
+            written += [Word(text, box, font, muted, CENTRE) for _, text, box in self._x_labels(area, end)]
+            if unit:
+                written.append(Word(unit, QRectF(area.right() - taken, area.bottom() + 2, taken, 16), font, muted, LEFT))
+        return written
+
+    def _y_labels(self, area: QRectF) -> list[tuple[float, str]]:
+        """From the bottom, those that are not on another."""
+        kept: list[tuple[float, str]] = []
+        for value, text in self._y.ticks:
+            y = self._at_y(value, area)
+            if all(abs(y - other) >= 13 for other, _ in kept):
+                kept.append((y, text))
+        return kept
+
+    def _x_labels(self, area: QRectF, end: float) -> list[tuple[float, str, QRectF]]:
+        """From the left, those that have room before `end` and are not on another."""
+        font, kept, reach = self._theme.sans(SMALL_PX), [], area.left() - 20
+        for value, text in self._x.ticks:
+            x, width = self._at_x(value, area), advance(self._theme.sans(SMALL_PX), text)
+            left = max(x - width / 2, area.left() - 4)
+            if left >= reach and left + width <= end:
+                kept.append((x, text, QRectF(left, area.bottom() + 2, advance(font, text), 16)))
+                reach = left + width + APART
+        return kept
+
+    def _title_words(self) -> list[Word]:
+        small, written = self._theme.sans(SMALL_PX), []
+        for facet, area in zip(self._facets, self.areas(), strict=False):
+            if facet.title:
+                bold = self._theme.sans(semibold=True)
+                box = QRectF(area.left(), area.top() - TITLE - 4, area.width(), TITLE)
+                written.append(Word(facet.title, box, bold, self._theme["text" if facet.strong else "muted"]))
+                if facet.limit is not None:
+                    text = fitting(small, box.width() - advance(bold, facet.title) - APART, facet.limit.texts)
+                    written.append(Word(text, box, small, self._theme["muted"], RIGHT))
+            for rule in facet.rules:
+                y = self._at_y(rule.y, area)
+                beneath = y - 15 < area.top() - 2
+                box = QRectF(area.left() + 4, y + 1 if beneath else y - 15, area.width() - 8, 14)
+                text = fitting(small, box.width(), (rule.text,)) if area is self.areas()[0] or len(self._facets) == 1 else ""
+                written.append(Word(text, box, small, self._theme["muted"], LEFT))
+        return written
+
+    def _at_x(self, value: float, area: QRectF) -> float:
+        return area.left() + area.width() * self._x.at(value)
+
+    def _at_y(self, value: float, area: QRectF) -> float:
+        return area.bottom() - area.height() * self._y.at(value)
+
+    # --- painting ---
+
+    def paintEvent(self, event: QPaintEvent) -> None:  # noqa: ARG002, N802
+        painter = QPainter(self)
+        painter.fillRect(self.rect(), self._theme["panel"])
+        for facet, area in zip(self._facets, self.areas(), strict=False):
+            self._paint_grid(painter, area)
+            painter.save()
+            painter.setClipRect(area.adjusted(-3, -3, 3, 3))
+            painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+            for curve in facet.curves:
+                self._paint_curve(painter, curve, area)
+            painter.restore()
+            self._paint_lines(painter, facet, area)
+        for curve, box, end in self.labels():
+            painter.setPen(QPen(curve.mark.colour, 1))
+            area = self.areas()[0]
+            painter.drawLine(QPointF(area.right() + 1, end), QPointF(area.right() + LEAD - 2, box.center().y()))
+            draw_swatch(painter, curve.mark, QRectF(box.left(), box.top(), SWATCH, box.height()))
+        paint(painter, self.words())
+
+    def _paint_grid(self, painter: QPainter, area: QRectF) -> None:
+        for y, _ in self._y_labels(area):
+            painter.fillRect(QRectF(area.left(), round(y), area.width(), 1), self._theme["grid"])
+        for x, _, _ in self._x_labels(area, area.right()):
+            painter.fillRect(QRectF(round(x), area.top(), 1, area.height()), self._theme["grid"])
+        painter.fillRect(QRectF(area.left(), round(area.bottom()), area.width(), 1), self._theme["border"])
+
+    def _paint_lines(self, painter: QPainter, facet: Facet, area: QRectF) -> None:
+        for rule in facet.rules:
+            _dashed(painter, self._theme["edge"], QPointF(area.left(), self._at_y(rule.y, area)),
+                    QPointF(area.right(), self._at_y(rule.y, area)))
+        if facet.limit is not None and self._x.low <= facet.limit.x <= self._x.high:
+            x = round(self._at_x(facet.limit.x, area))
+            painter.fillRect(QRectF(x - 1, area.top(), 2, area.height()), self._theme["waste"])
+
+    def _paint_curve(self, painter: QPainter, curve: Curve, area: QRectF) -> None:
+        x, y = thinned(curve, area.width())
+        if not len(x):
+            return
+        across, up = area.left() + area.width() * shares(self._x, x), area.bottom() - area.height() * shares(self._y, y)
+        places = [QPointF(a, b) for a, b in zip(across.tolist(), up.tolist(), strict=True)]
+        if curve.points:
+            reach = -np.inf
+            for place in places:
+                if place.x() >= reach:
+                    draw_marker(painter, curve.mark, place, MARKERS_PX)
+                    reach = place.x() + 24
+            return
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing, len(places) < FINE)    # which costs with the points
+        pen = QPen(curve.mark.colour, curve.width)
+        if curve.mark.dash:
+            pen.setDashPattern([length / curve.width for length in curve.mark.dash])
+        painter.setPen(pen)
+        painter.setBrush(Qt.BrushStyle.NoBrush)
+        if len(places) == 1:
+            draw_marker(painter, curve.mark, places[0], MARKERS_PX)
+        painter.drawPolyline(QPolygonF(places))
+
+    # --- tooltips ---
+
+    def event(self, event: QEvent) -> bool:
+        if isinstance(event, QHelpEvent) and event.type() == QEvent.Type.ToolTip:
+            QToolTip.showText(event.globalPos(), self.tip_at(QPointF(event.pos())), self)
+            return True
+        return super().event(event)
+
+    def tip_at(self, at: QPointF) -> str:
+        """The note of the facet under the pointer."""
+        for facet, area in zip(self._facets, self.areas(), strict=False):
+            if area.left() - 6 <= at.x() <= area.right() + 6:
+                return facet.note
+        return ""
+
+
+def thinned(curve: Curve, width: float) -> tuple[FloatArray, FloatArray]:
+    """As many of its points as one a pixel, the ends among them; as stairs where it is one."""
+    x, y = curve.x, curve.y
+    most = max(2, round(width))
+    if len(x) > most:
+        kept = np.unique(np.linspace(0, len(x) - 1, most).astype(np.int64))
+        x, y = x[kept], y[kept]
+    if curve.stairs and len(x) > 1:
+        return np.repeat(x, 2)[1:], np.repeat(y, 2)[:-1]
+    return x, y
+
+
+def shares(scale: Scale, values: FloatArray) -> FloatArray:
+    """Where values lie on a scale, 0 to 1, as Scale.at says of one."""
+    low, high = scale.low, scale.high
+    if scale.log:
+        low, high, values = math.log(low), math.log(high), np.log(np.maximum(values, 1e-300))
+    return np.clip((values - low) / ((high - low) or 1.0), 0.0, 1.0)
+
+
+def _dashed(painter: QPainter, colour: QColor, begin: QPointF, end: QPointF) -> None:
+    pen = QPen(colour, 1)
+    pen.setDashPattern([6, 3])
+    painter.setPen(pen)
+    painter.drawLine(begin, end)
