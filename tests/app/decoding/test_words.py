@@ -164,4 +164,4 @@ def test_the_inspector_knows_each_lane() -> None:
     assert [title for title, _ in sections] == ["no cache", "dense"]
     facts = {label: plain(value) for label, value in sections[1][1]}
     assert facts["KV cache a token"] == "36.0 KiB"
-    assert facts["at the end"] == "22.5 MiB"
+    assert facts["KV cache at the end"] == "22.5 MiB"
