@@ -13,6 +13,7 @@ from pytestqt.qtbot import QtBot
 
 from app import export, settings
 from app.decoding.configuration import DecodeConfiguration
+from app.labs.attention import AttentionLab
 from app.labs.decode import DecodeLab
 from app.panels.decode_controls import DecodeControls
 from app.panels.form import number_of
@@ -239,6 +240,16 @@ def test_the_stage_plays_to_its_end_and_starts_over(running: Window) -> None:
     assert "at token 4" in stage(running).summary()
 
 
+def test_a_lab_that_is_opened_again_plays_on_as_it_was_left(qtbot: QtBot) -> None:
+    window = opened(qtbot, Listener(*decode_feed.run(RUN, until=0.2)), lab="decode")
+    assert stage(window)._clock.playing     # it began by itself
+    press(window, Qt.Key.Key_P)
+    window.open_lab("attention")
+    window.open_lab("decode")
+    draw(window)
+    assert not stage(window)._clock.playing
+
+
 def test_the_verdict_the_status_and_the_log_speak_of_the_decoding(running: Window) -> None:
     assert isinstance(running.lab, DecodeLab)
     assert running.lab.verdict.sentence.text().startswith("With its cache GPT-2 small makes")
@@ -253,7 +264,7 @@ def test_the_table_of_the_lanes_is_copied_and_saved(running: Window, tmp_path: P
     text = QGuiApplication.clipboard().text()
     assert text.splitlines()[0].startswith("lane\t")
     assert [line.split("\t")[0] for line in text.splitlines()[1:]] == ["none-12", "dense-12", "paged-12"]
-    shown = export.there(running.configuration())
+    shown = export.there(running.desk.configuration("dark"))
     assert export.save_csv(shown, tmp_path / "a.csv").read_text("utf-8-sig").count("GPT-2 small") == 1
 
 
@@ -293,7 +304,8 @@ def test_the_theme_changes_the_lab_on_screen_and_the_other_when_it_is_opened(run
     assert isinstance(running.lab, DecodeLab)
     assert running.lab.plots["token_time"].theme.id == "light"
     running.open_lab("attention")
-    assert running.lab.plots["latency"].theme.id == "light"  # type: ignore[union-attr]
+    assert isinstance(running.lab, AttentionLab)
+    assert running.lab.plots["latency"].theme.id == "light"
 
 
 def test_a_picture_restores_before_the_engine_answers(qtbot: QtBot, running: Window, tmp_path: Path) -> None:
