@@ -13,7 +13,7 @@ from app.configuration import AnyConfiguration, Configuration
 from app.decoding.facts import CACHE_TITLES
 from app.facts import shared
 from app.theme import Theme
-from engine.protocol import CACHES, Decoding, Workload
+from engine.protocol import CACHES, AttentionWorkload, Decoding
 
 MARGIN, GAP, ROW_GAP = 12.0, 12.0, 4.0
 SOFTWARE = ("tilescope", "torch", "triton", "python", "driver")
@@ -68,7 +68,7 @@ def decoding_words(run: Decoding) -> str:
         ", ".join(caches), ", ".join(shared(run.model.heads, kv_heads) for kv_heads in heads), run.dtype])
 
 
-def workload_words(workload: Workload) -> str:
+def workload_words(workload: AttentionWorkload) -> str:
     """A workload in one line: `batch 4 · sequence 4 096 · 16 query and 16 KV heads (MHA) · head dim 128 · ...`."""
     length = fmt.count(workload.seq)
     if workload.keys != workload.seq:

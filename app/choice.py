@@ -10,7 +10,7 @@ from msgspec import Struct, field
 from app.configuration import Configuration
 from app.kind import moved
 from engine.options import default_workload
-from engine.protocol import Configure, Device, Hello, Workload
+from engine.protocol import AttentionWorkload, Configure, Device, Hello
 
 FIRST = {"cuda": ("naive", "flash", "sdpa_flash", "sdpa_cudnn"), "cpu": ("naive", "flash", "sdpa_flash")}
 
@@ -19,7 +19,7 @@ class Choice(Struct, frozen=True, kw_only=True):
     """`params`: kernel -> parameter -> value, where the user set one."""
 
     device: str
-    workload: Workload
+    workload: AttentionWorkload
     kernels: tuple[str, ...]
     params: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -52,11 +52,11 @@ class Choice(Struct, frozen=True, kw_only=True):
 
     def with_values(self, values: dict[str, Any]) -> Choice:
         """The same with another workload. Raises: msgspec.ValidationError where its fields do not go together."""
-        workload = msgspec.convert({"type": "attention", **values}, Workload)
+        workload = msgspec.convert({"type": "attention", **values}, AttentionWorkload)
         return msgspec.structs.replace(self, workload=workload)
 
 
-def first_choice(device: Device, workload: Workload | None = None) -> Choice:
+def first_choice(device: Device, workload: AttentionWorkload | None = None) -> Choice:
     """What a device begins with."""
     kernels = FIRST["cpu" if device.kind == "cpu" else "cuda"]
     return Choice(device=device.id, workload=workload or default_workload(device), kernels=kernels)
@@ -68,7 +68,7 @@ def restored(shown: Configuration, hello: Hello, instead: str) -> tuple[Choice, 
     Args:
         instead: the device that serves where the picture's is not here.
     """
-    known = {info.id for info in hello.kernels}
+    known = {info.id for info in hello.kernels if info.family == "attention"}
     missing = [kernel for kernel in shown.kernels if kernel not in known]
     device, sentences = moved(shown, hello, instead)
     if missing:
@@ -80,7 +80,7 @@ def restored(shown: Configuration, hello: Hello, instead: str) -> tuple[Choice, 
 
 def fitted(choice: Choice, hello: Hello) -> Choice | None:
     """A choice kept from an earlier start, where this engine can still run it."""
-    known = {info.id for info in hello.kernels}
+    known = {info.id for info in hello.kernels if info.family == "attention"}
     kernels = tuple(kernel for kernel in choice.kernels if kernel in known)
     if not kernels or all(device.id != choice.device for device in hello.devices):
         return None

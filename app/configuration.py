@@ -14,7 +14,7 @@ from app.facts import opaque
 from app.saved import SCHEMA, Saved, stated
 from app.store import Snapshot
 from app.verdict import verdict
-from engine.protocol import MOST_QUOTED, KernelPlan, Provenance, Workload
+from engine.protocol import MOST_QUOTED, AttentionWorkload, KernelPlan, Provenance
 
 Setting = Annotated[int, Meta(ge=0, lt=1 << 31)]
 
@@ -55,7 +55,7 @@ class Configuration(Saved, frozen=True, kw_only=True):
     `params` are the kernel parameters that the user set.
     """
 
-    workload: Workload
+    workload: AttentionWorkload
     kernels: tuple[str, ...]
     params: dict[str, dict[str, Setting]] = field(default_factory=dict)
     measured: tuple[Measured, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app import format as fmt
 from app.store import Snapshot
-from engine.protocol import KernelPlan, Model, Workload
+from engine.protocol import AttentionWorkload, KernelPlan, Model
 
 ORDER = ("Q", "K", "V", "S", "P", "O")
 WASTE = frozenset({"S", "P"})  # what need never leave the SM
@@ -58,7 +58,7 @@ def memory_name(snapshot: Snapshot) -> str:
     return snapshot.device.memory_name if snapshot.device else "HBM"
 
 
-def sharing(workload: Workload, kv_heads: int) -> str:
+def sharing(workload: AttentionWorkload, kv_heads: int) -> str:
     """`MHA`, `GQA-8` (8 KV heads) or `MQA`."""
     return shared(workload.heads, kv_heads)
 

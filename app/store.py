@@ -13,6 +13,7 @@ from app.decoding.state import DecodeState, DecodeStore
 from app.rings import Ring
 from app.series import EARLIER, FloatArray, KernelRing, Series, Stats
 from engine.protocol import (
+    AttentionWorkload,
     Bye,
     Checked,
     DecodeSample,
@@ -31,7 +32,6 @@ from engine.protocol import (
     Phase,
     Planned,
     Refused,
-    Workload,
 )
 
 _EMPTY: FloatArray = np.empty(0)
@@ -66,7 +66,7 @@ class Snapshot:
     live: bool = True
     hello: Hello | None = None
     device: Device | None = None
-    workload: Workload | None = None
+    workload: AttentionWorkload | None = None
     phase: Phase | None = None
     plans: dict[str, KernelPlan] = field(default_factory=dict)
     hues: dict[str, int] = field(default_factory=dict)
@@ -182,9 +182,10 @@ class Store:
         """All of it, frozen: O(kernels), no array is copied."""
         if self._snapshot is None:
             planned = self._planned
+            workload = planned.workload if planned else None
             self._snapshot = Snapshot(
                 now_s=self._now_s, generation=self._generation, hello=self._hello, device=self._current_device(),
-                workload=planned.workload if planned else None, phase=self._phase,
+                workload=workload if isinstance(workload, AttentionWorkload) else None, phase=self._phase,
                 plans=self._plans, hues=self._hues,
                 peak_memory_bytes=planned.peak_memory_bytes if planned else None,
                 memory_bytes=planned.memory_bytes if planned else None,

@@ -11,7 +11,7 @@ import msgspec
 from app.caption import run_words
 from app.configuration import AnyConfiguration, Configuration, Measured
 from app.decoding.configuration import MeasuredLane
-from engine.protocol import Workload
+from engine.protocol import AttentionWorkload
 from kernels.contract import fields_of
 
 Cell = str | int | float | None
@@ -44,7 +44,8 @@ def table(shown: AnyConfiguration) -> tuple[list[str], list[list[Cell]]]:
     where: dict[str, Cell] = {"device": shown.device, "device_name": shown.machine.name if shown.machine else ""}
     if isinstance(shown, Configuration):
         workload = msgspec.to_builtins(shown.workload)
-        where |= {"_".join(filter(None, (field.name, field.unit))): workload[field.name] for field in fields_of(Workload)}
+        where |= {"_".join(filter(None, (field.name, field.unit))): workload[field.name]
+                  for field in fields_of(AttentionWorkload)}
         columns, measured = Measured.__struct_fields__, [msgspec.structs.asdict(row) for row in shown.measured]
     else:
         run = shown.decoding

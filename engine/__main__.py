@@ -1,25 +1,35 @@
-"""The engine without a window: python -m engine doctor | devices | kernels | run | bench | serve."""
+"""The engine without a window: python -m engine doctor | devices | kernels | run | decode | bench | serve."""
 
 from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Mapping
-from queue import SimpleQueue
 from typing import Any
 
 import click
 
 from engine.bench.commands import bench
-from engine.console import as_json, device_of, on_device, print_json, print_rich, print_table
-from engine.options import BadInput, default_workload, params_from, run_command, workload_from, workload_options
-from engine.protocol import Bye, Command, Configure, Event, Fault, Phase, Refused, Shutdown, Start
+from engine.console import as_json, converse, device_of, on_device, print_json, print_rich, print_table
+from engine.models.command import decode
+from engine.options import (
+    FIELDS,
+    LAYER_FIELDS,
+    BadInput,
+    default_layer,
+    default_workload,
+    layer_from,
+    params_from,
+    run_command,
+    workload_from,
+    workload_options,
+)
+from engine.protocol import Command, Configure, Fault, Start
 from engine.results import Collector, Result, table
-from kernels.contract import Config, Device, KernelSpec, Workload
+from kernels.contract import AttentionWorkload, Config, Device, Field, KernelSpec, Workload
 
 SECONDS = 2.0
-FIRST = ("naive", "flash")  # without --kernel: these, and the peers that apply
+FIRST = {"attention": ("naive", "flash"), "decode": ("dense", "split_kv")}  # without --kernel: these, and peers that apply
 
 
 @click.group(help=__doc__)
@@ -28,6 +38,7 @@ def main() -> None:
 
 
 main.add_command(bench)
+main.add_command(decode)
 
 
 @main.command()
@@ -73,7 +84,8 @@ def kernels(as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--kernel", "kernel", metavar="ID[,ID...]", help="Left out: naive, flash and the peers that apply.")
+@click.option("--kernel", "kernel", metavar="ID[,ID...]",
+              help="Left out: naive and flash, or for one query dense and split_kv, and the peers that apply.")
 @on_device
 @click.option("--seconds", type=click.FloatRange(0, 86400, min_open=True), default=SECONDS, show_default=True,
               help="How long to measure, all kernels together, once they are ready.")
@@ -86,9 +98,10 @@ def run(kernel: str | None, device: str | None, seconds: float, as_json: bool, *
 
     found, known = devices_.find(), catalog()
     where = device_of(device, found)
-    workload = workload_from(options, default_workload(where))
-    names = _suited(known, workload, where) if kernel is None else tuple(name.strip() for name in kernel.split(","))
-    params = params_from(options, [known[name].info for name in names if name in known])
+    names = () if kernel is None else tuple(name.strip() for name in kernel.split(","))
+    workload, fields = _described(options, [known[name] for name in names if name in known], where)
+    names = names or _suited(known, workload, where)
+    params = params_from(options, [known[name].info for name in names if name in known], fields)
     configure = Configure(generation=1, device=where.id, workload=workload, kernels=names, params=params)
     results, faults = _measure([configure, Start(seconds=seconds)], found, known)
     for fault in faults:
@@ -118,35 +131,31 @@ def _measure(
     """Runs a session to the end of its run. Raises: BadInput where it refuses the commands."""
     from engine.session import Session
 
-    events: SimpleQueue[Event] = SimpleQueue()
-    session = Session(events.put, devices=found, catalog=known, models=(), telemetry_s=None)
-    for command in commands:
-        session.send(command)
-    threading.Thread(target=session.run, name="session", daemon=True).start()
-    collector, faults = Collector(), list[Fault]()
-    event: Event | None = None
-    try:
-        while not isinstance(event, Bye) and not (isinstance(event, Phase) and event.name == "idle"):
-            event = events.get()
-            collector.add(event)
-            if isinstance(event, Fault):
-                faults.append(event)
-            elif isinstance(event, Refused) and not event.kernel:
-                if faults:
-                    break
-                raise BadInput(event.reason)
-    finally:
-        session.send(Shutdown())
-        while not isinstance(event, Bye):
-            event = events.get()
+    collector = Collector()
+    faults = converse(
+        lambda emit: Session(emit, devices=found, catalog=known, models=(), telemetry_s=None), commands, collector.add)
     return collector.results(), faults
+
+
+def _described(
+    options: Mapping[str, Any], chosen: list[KernelSpec], device: Device
+) -> tuple[Workload, Mapping[str, Field]]:
+    """The workload of these kernels' family that the options describe, and its fields. Raises: BadInput."""
+    families = {spec.info.family: spec.id for spec in chosen}
+    if len(families) > 1:
+        said = ", ".join(f"{kernel} {family}" for family, kernel in families.items())
+        raise BadInput(f"these kernels compute different things ({said}): run each family by itself")
+    if "linear" in families:
+        return layer_from(options, default_layer(device)), LAYER_FIELDS
+    return workload_from(options, default_workload(device)), FIELDS
 
 
 def _suited(known: Mapping[str, KernelSpec], workload: Workload, device: Device) -> tuple[str, ...]:
     from engine.planner import reasons
 
-    peers = [spec for spec in known.values() if spec.info.role == "peer"]
-    return (*FIRST, *(spec.id for spec in peers if not reasons(spec, workload, Config(), device)))
+    peers = [spec for spec in known.values() if spec.info.role == "peer" and spec.info.family == "attention"]
+    first = FIRST["decode" if isinstance(workload, AttentionWorkload) and workload.seq == 1 else "attention"]
+    return (*first, *(spec.id for spec in peers if not reasons(spec, workload, Config(), device)))
 
 
 def _or_na(value: int | None) -> str:

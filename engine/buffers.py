@@ -58,5 +58,6 @@ def _padded(operand: Operand) -> int:
 
 def allocate(workload: Workload, operands: list[Operand], place: str) -> Tensors:
     """Outputs, scratch and what is saved for one kernel, contiguous, uninitialised. Raises: torch.OutOfMemoryError."""
-    dtypes = {2: getattr(torch, workload.dtype), 4: torch.float32, 8: torch.float64}
-    return {operand.name: torch.empty(operand.shape, dtype=dtypes[operand.itemsize], device=place) for operand in operands}
+    dtypes = {2: workload.dtype, 4: "float32", 8: "float64"}
+    named = {operand.name: operand.dtype or dtypes[operand.itemsize] for operand in operands}
+    return {o.name: torch.empty(o.shape, dtype=getattr(torch, named[o.name]), device=place) for o in operands}

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from engine.options import BadInput
-from kernels.contract import Device, KernelSpec
+from engine.protocol import Bye, Command, Event, Fault, Phase, Refused, Shutdown
+from kernels.contract import Device, Family, KernelSpec
+
+if TYPE_CHECKING:
+    from engine.session import Session
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 on_device = click.option("--device", "device", metavar="ID", help="Left out: the first GPU, else the CPU.")
@@ -56,12 +62,56 @@ def device_of(wanted: str | None, found: tuple[Device, ...]) -> Device:
         return find_device(wanted, found)
 
 
-def kernels_of(names: Iterable[str], known: Mapping[str, KernelSpec]) -> list[KernelSpec]:
-    """These kernels, each once. Raises: BadInput."""
+def kernels_of(names: Iterable[str], known: Mapping[str, KernelSpec], family: Family | None = None) -> list[KernelSpec]:
+    """These kernels, each once. Raises: BadInput, also for one that is not of the family."""
     from engine.planner import find_kernels
 
     with as_bad_input():
-        return find_kernels([name.strip() for name in names], known)
+        found = find_kernels([name.strip() for name in names], known)
+    if strange := next((spec for spec in found if family and spec.info.family != family), None):
+        raise BadInput(f"{strange.id} computes {strange.info.family}, and these rows are {family}: choose from "
+                       f"{', '.join(name for name, spec in known.items() if spec.info.family == family)}")
+    return found
+
+
+def family_of(family: Family, known: Mapping[str, KernelSpec], peers: bool = False) -> list[str]:
+    """The kernels of a family, those of libraries too where `peers`."""
+    return [name for name, spec in known.items() if spec.info.family == family and (peers or spec.info.role != "peer")]
+
+
+def converse(
+    opened: Callable[[Callable[[Event], None]], Session], commands: Iterable[Command], hear: Callable[[Event], None]
+) -> list[Fault]:
+    """Runs a session to the end of its run, and tells `hear` of every event; what broke meanwhile.
+
+    Args:
+        opened: makes the session that emits to what it is given.
+
+    Raises:
+        BadInput: the session refuses a command.
+    """
+    events: SimpleQueue[Event] = SimpleQueue()
+    session = opened(events.put)
+    for command in commands:
+        session.send(command)
+    threading.Thread(target=session.run, name="session", daemon=True).start()
+    faults: list[Fault] = []
+    event: Event | None = None
+    try:
+        while not isinstance(event, Bye) and not (isinstance(event, Phase) and event.name == "idle"):
+            event = events.get()
+            hear(event)
+            if isinstance(event, Fault):
+                faults.append(event)
+            elif isinstance(event, Refused) and not event.kernel:
+                if faults:
+                    break
+                raise BadInput(event.reason)
+    finally:
+        session.send(Shutdown())
+        while not isinstance(event, Bye):
+            event = events.get()
+    return faults
 
 
 def print_json(value: Any) -> None:

@@ -81,6 +81,10 @@ class Lane(Struct, frozen=True, kw_only=True):
 class Decoding(Struct, frozen=True, kw_only=True):
     """A run: from a prompt of so many tokens so many new ones, of `batch` sequences at once, in every lane.
 
+    Attributes:
+        weights: a folder with the model's safetensors; empty: random ones, from `seed` as the prompt is.
+        temperature: 0 chooses the likeliest token, else one is drawn, of the `top_k` likeliest where that is not 0.
+
     Raises:
         ValueError: a number out of range, more tokens than the model was made for, or lanes that are none, alike or do not
             divide the heads.
@@ -92,11 +96,19 @@ class Decoding(Struct, frozen=True, kw_only=True):
     prompt: int = 128
     new: int = 512
     dtype: DType = "float16"
+    weights: str = ""
+    temperature: float = 0.0
+    top_k: int = 0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         for name, most in MOST.items():
             if not 1 <= (value := getattr(self, name)) <= most:
                 raise ValueError(f"{name} {value} is out of range: choose from 1 to {most}")
+        if not 0 <= self.temperature <= 100:
+            raise ValueError(f"temperature {self.temperature:g} is out of range: choose from 0, which is greedy, to 100")
+        if not 0 <= self.top_k <= self.model.vocab:
+            raise ValueError(f"top-k {self.top_k} is out of range: choose from 0, which is all, to {self.model.vocab}")
         if self.tokens > self.model.context:
             raise ValueError(f"{self.prompt} tokens of prompt and {self.new} new ones are more than the context of "
                              f"{self.model.title}, {self.model.context}: choose fewer")

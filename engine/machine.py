@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from msgspec.structs import replace
@@ -71,6 +71,24 @@ class Machine(Protocol):
     def reserved_bytes(self) -> int | None:
         """What PyTorch's allocator holds; None where it keeps no account."""
 
+    def allocated_bytes(self) -> int | None:
+        """What of that belongs to tensors."""
+
+    def peak_bytes(self) -> int | None:
+        """The most that it held since `forget_peak`."""
+
+    def forget_peak(self) -> None:
+        """Begins the count of `peak_bytes` anew."""
+
+    def used_bytes(self) -> int | None:
+        """What is used of the device's memory, by whomever, as its driver says; None on the host."""
+
+    def stamp(self) -> Any:
+        """The time, once all is done that was asked for before; nothing waits."""
+
+    def between(self, start: Any, end: Any) -> float:
+        """Nanoseconds from one stamp to another, waiting for it."""
+
     def alive(self) -> bool:
         """Whether the device still answers after an error."""
 
@@ -118,6 +136,24 @@ class HostMachine:
 
     def reserved_bytes(self) -> int | None:
         return None
+
+    def allocated_bytes(self) -> int | None:
+        return None
+
+    def peak_bytes(self) -> int | None:
+        return None
+
+    def forget_peak(self) -> None:
+        """There is no account."""
+
+    def used_bytes(self) -> int | None:
+        return None
+
+    def stamp(self) -> int:
+        return time.perf_counter_ns()
+
+    def between(self, start: int, end: int) -> float:
+        return float(max(1, end - start))
 
     def alive(self) -> bool:
         return True
@@ -187,6 +223,26 @@ class CudaMachine:
 
     def reserved_bytes(self) -> int | None:
         return torch.cuda.memory_reserved(self._index)
+
+    def allocated_bytes(self) -> int | None:
+        return torch.cuda.memory_allocated(self._index)
+
+    def peak_bytes(self) -> int | None:
+        return torch.cuda.max_memory_reserved(self._index)
+
+    def forget_peak(self) -> None:
+        torch.cuda.reset_peak_memory_stats(self._index)
+
+    def used_bytes(self) -> int | None:
+        free, total = torch.cuda.mem_get_info(self._index)
+        return total - free
+
+    def stamp(self) -> torch.cuda.Event:
+        return _mark()
+
+    def between(self, start: torch.cuda.Event, end: torch.cuda.Event) -> float:
+        end.synchronize()
+        return float(start.elapsed_time(end) * 1e6)
 
     def alive(self) -> bool:
         try:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import psutil
 
 from engine.protocol import DeviceSample
-from kernels.contract import Device, Operand, Workload
+from kernels.contract import AttentionWorkload, Device, LinearWorkload, Operand, Workload
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -67,7 +67,7 @@ class Chunk(NamedTuple):
     group: int
 
 
-def check_chunk(workload: Workload) -> Chunk:
+def check_chunk(workload: AttentionWorkload) -> Chunk:
     """As much as stays within CHECK_CHUNK_BYTES of float64, and at least one head."""
     w = workload
     whole = _check_head_bytes(w, w.group)
@@ -78,12 +78,15 @@ def check_chunk(workload: Workload) -> Chunk:
 
 
 def check_bytes(workload: Workload) -> int:
-    """float64 that the check of one kernel holds at once."""
+    """float64 that the check of one kernel holds at once: of a layer some rows, before and after, and a part of W."""
+    if isinstance(workload, LinearWorkload):
+        rows = min(CHECK_ROWS, workload.batch)
+        return 8 * (rows * (workload.d_in + 2 * workload.d_out) + min(CHECK_CHUNK_BYTES // 8, workload.d_in * workload.d_out))
     chunk = check_chunk(workload)
     return chunk.sequences * chunk.kv_heads * _check_head_bytes(workload, chunk.group)
 
 
-def _check_head_bytes(workload: Workload, group: int) -> int:
+def _check_head_bytes(workload: AttentionWorkload, group: int) -> int:
     """For one KV head: Q whole, K and V repeated for the group; before that their copies, after it some [rows, N_kv]."""
     w = workload
     queries = group * w.seq * w.head_dim * (1 if w.pass_ == "forward" else 2)

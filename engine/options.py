@@ -15,11 +15,12 @@ from typing import Any, NoReturn, TypeVar
 import click
 from msgspec.structs import replace
 
-from kernels.contract import AttentionWorkload, Device, Field, KernelInfo, Workload, fields_of
+from kernels.contract import AttentionWorkload, Device, Field, KernelInfo, LinearWorkload, fields_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-FIELDS = {field.name: field for field in fields_of(AttentionWorkload)}
+FIELDS = {field.name: field for field in fields_of(AttentionWorkload)}      # each an option of its own
+LAYER_FIELDS = {field.name: field for field in fields_of(LinearWorkload)}  # what is no option too is given by --set
 INTERRUPTED = 130
 _ATTRIBUTES = dict(zip(AttentionWorkload.__struct_encode_fields__, AttentionWorkload.__struct_fields__, strict=True))
 
@@ -60,8 +61,8 @@ class _Number(click.ParamType):  # type: ignore[type-arg]  # generic in the newe
         return _value(self._field, str(value))
 
 
-def workload_from(options: Mapping[str, Any], base: Workload | None = None) -> Workload:
-    """The workload that the options describe; what they leave out is as in `base`.
+def workload_from(options: Mapping[str, Any], base: AttentionWorkload | None = None) -> AttentionWorkload:
+    """The attention that the options describe; what they leave out is as in `base`.
 
     Query heads given alone keep multi-head attention: the KV heads follow.
 
@@ -69,10 +70,7 @@ def workload_from(options: Mapping[str, Any], base: Workload | None = None) -> W
         BadInput: a value that its field does not take, or fields that do not go together.
     """
     base = base or AttentionWorkload()
-    given = {name: options[name] for name in FIELDS if options.get(name) is not None}
-    for name, value in _settings(options):
-        if name in FIELDS:
-            given[name] = _value(FIELDS[name], value)
+    given = _given(options, FIELDS)
     if "heads" in given and "kv_heads" not in given and base.group == 1:
         given["kv_heads"] = given["heads"]
     try:
@@ -81,8 +79,34 @@ def workload_from(options: Mapping[str, Any], base: Workload | None = None) -> W
         raise BadInput(str(error)) from error
 
 
-def params_from(options: Mapping[str, Any], kernels: Iterable[KernelInfo]) -> dict[str, dict[str, int]]:
+def layer_from(options: Mapping[str, Any], base: LinearWorkload) -> LinearWorkload:
+    """The linear layer that the options describe; what they leave out is as in `base`.
+
+    Raises:
+        BadInput: as `workload_from`, and what means something for attention alone.
+    """
+    asked = [name for name in FIELDS if options.get(name) is not None]
+    asked += [name for name, _ in _settings(options) if name in FIELDS]
+    if strange := next((name for name in asked if name not in LAYER_FIELDS), ""):
+        raise BadInput(f"{strange.replace('_', '-')} means nothing for a linear layer: it has {', '.join(LAYER_FIELDS)}")
+    try:
+        return replace(base, **_given(options, LAYER_FIELDS))
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+
+
+def _given(options: Mapping[str, Any], fields: Mapping[str, Field]) -> dict[str, Any]:
+    given = {name: options[name] for name in fields if options.get(name) is not None}
+    return given | {name: _value(fields[name], value) for name, value in _settings(options) if name in fields}
+
+
+def params_from(
+    options: Mapping[str, Any], kernels: Iterable[KernelInfo], fields: Mapping[str, Field] = FIELDS
+) -> dict[str, dict[str, int]]:
     """What `--set` gives to kernels: kernel -> parameter -> value, for each of `kernels` that has the parameter.
+
+    Args:
+        fields: those of the workload, which are no parameters.
 
     Raises:
         BadInput: a name that is neither a field nor a parameter of one of the kernels, or a value that is no whole number.
@@ -90,11 +114,11 @@ def params_from(options: Mapping[str, Any], kernels: Iterable[KernelInfo]) -> di
     infos = list(kernels)
     params: dict[str, dict[str, int]] = {}
     for name, value in _settings(options):
-        if name in FIELDS:
+        if name in fields:
             continue
         takers = [info.id for info in infos if any(param.name == name for param in info.params)]
         if not takers:
-            known = dict.fromkeys([*FIELDS, *(param.name for info in infos for param in info.params)])
+            known = dict.fromkeys([*fields, *(param.name for info in infos for param in info.params)])
             raise BadInput(f"--set {name!r}: no such field or kernel parameter; there are {', '.join(known)}")
         for kernel in takers:
             params.setdefault(kernel, {})[name] = _whole(name, value)
@@ -132,7 +156,14 @@ def _whole(name: str, text: str) -> int:
     return int(text)
 
 
-def default_workload(device: Device) -> Workload:
+def default_layer(device: Device) -> LinearWorkload:
+    """A layer that takes a few milliseconds on the device at most."""
+    if device.kind == "cpu":
+        return LinearWorkload(d_in=1024, d_out=1024, dtype="float32")
+    return LinearWorkload(dtype="float16" if device.capability and device.capability < (8, 0) else "bfloat16")
+
+
+def default_workload(device: Device) -> AttentionWorkload:
     """A shape that fits the device and whose naive launch takes a fraction of a second there."""
     if device.kind == "cpu":
         return AttentionWorkload(batch=1, heads=4, kv_heads=4, seq=1024, head_dim=64, dtype="float32")
@@ -144,7 +175,7 @@ def default_workload(device: Device) -> Workload:
     return workload
 
 
-def _square_bytes(workload: Workload) -> int:
+def _square_bytes(workload: AttentionWorkload) -> int:
     """S, which naive writes."""
     return workload.batch * workload.heads * workload.seq * workload.keys * workload.itemsize
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from msgspec.structs import replace
 
-from engine.protocol import Event, KernelPlan, Phase, PhaseName
+from engine.protocol import Batching, BatchPlan, Decoding, Event, KernelPlan, LanePlan, Phase, PhaseName
 from kernels.contract import Device, Workload
 
 
@@ -22,10 +23,33 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class DecodingJob:
+    """What a ConfigureDecoding asked for, planned."""
+
+    generation: int
+    device: Device
+    decoding: Decoding
+    plans: tuple[LanePlan, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BatchingJob:
+    """What a ConfigureBatching asked for, planned."""
+
+    generation: int
+    device: Device
+    batching: Batching
+    plans: tuple[BatchPlan, ...]
+
+
+AnyJob = Job | DecodingJob | BatchingJob
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Order:
     """What to do now: measure a job (for `seconds`), hold it ready (not `running`), or let go of everything (no job)."""
 
-    job: Job | None = None
+    job: AnyJob | None = None
     running: bool = False
     seconds: float | None = None
     last: bool = False
@@ -38,12 +62,15 @@ class Replaced(Exception):
     """There is a newer order."""
 
 
+J = TypeVar("J", bound=AnyJob, covariant=True)
+
+
 @dataclass(frozen=True, slots=True)
-class Task:
+class Task(Generic[J]):
     """A job being carried out for an order. What is posted goes to the session, which knows whether it is still wanted."""
 
     order: Order
-    job: Job
+    job: J
     current: Callable[[], Order]
     send: Post
     clock: Callable[[], int]

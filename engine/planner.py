@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from engine import memory
 from engine.protocol import Configure, KernelPlan, Planned
 from kernels import tuned
-from kernels.contract import Config, Cost, Device, KernelSpec, Workload, fields_of
+from kernels.contract import Config, Cost, Device, Field, KernelSpec, Workload, fields_of
 
 Catalog = Mapping[str, KernelSpec]
 
@@ -27,12 +27,16 @@ def plan(
         available: device -> bytes that a run may take there.
 
     Raises:
-        PlanError: an unknown device, kernel or parameter, or a parameter's value that is none of its choices.
+        PlanError: an unknown device, kernel or parameter, a parameter's value that is none of its choices, or a kernel of
+            another family than the workload's.
     """
     device = find_device(configure.device, devices)
     specs = find_kernels(configure.kernels, catalog)
     find_kernels(configure.params, catalog, least=0)
     workload, free = configure.workload, available(device)
+    if strange := next((spec for spec in specs if not isinstance(workload, spec.kind)), None):
+        raise PlanError(f"{strange.info.title} computes {strange.info.family}, not the workload that is chosen: choose "
+                        f"{_listed(name for name, spec in catalog.items() if isinstance(workload, spec.kind))}")
     plans = [_plan(spec, workload, device, configure.params.get(spec.id, {}), free) for spec in specs]
     plans, peak = _fit_together(plans, workload, device, catalog, free)
     return Planned(
@@ -90,21 +94,21 @@ def reasons(spec: KernelSpec, workload: Workload, config: Config, device: Device
 def _plan(spec: KernelSpec, workload: Workload, device: Device, params: Mapping[str, int], free: int) -> KernelPlan:
     config = configured(spec, workload, device, params)
 
-    def needed(seq: int) -> int:
-        shape = replace(workload, seq=seq)
+    def needed(length: int) -> int:
+        shape = replace(workload, **{workload.LENGTH: length})
         return memory.peak_bytes(device, shape, [spec.operands(shape)])
 
-    most = next(field.hi for field in fields_of(type(workload)) if field.name == "seq")
-    longest = memory.longest(lambda seq: needed(seq) <= free, most or workload.seq)
+    length = getattr(workload, workload.LENGTH)
+    longest = memory.longest(lambda n: needed(n) <= free, _length(workload).hi or length)
     refused = "; ".join(reasons(spec, workload, config, device))
     supported = workload.pass_ in spec.info.passes
-    if not refused and needed(workload.seq) > free:
+    if not refused and needed(length) > free:
         refused = _too_large(spec, workload, device, free, longest or 0)
     nothing = Cost(nominal_flops=workload.nominal_flops, flops=0, hbm={})  # of a pass that the kernel does not have
     return KernelPlan(
         kernel=spec.id, config=config, cost=spec.cost(workload, config) if supported else nothing,
         schedule=spec.schedule(workload, config) if spec.schedule and supported else None,
-        peak_memory_bytes=needed(workload.seq) if supported else 0, longest_seq=longest if supported else None,
+        peak_memory_bytes=needed(length) if supported else 0, longest_seq=longest if supported else None,
         refused=refused or None,
     )
 
@@ -115,7 +119,7 @@ def _too_large(spec: KernelSpec, workload: Workload, device: Device, free: int, 
     scratch = [operand for operand in memory.owned(operands) if operand.role == "scratch"]
     held = sum(operand.bytes for operand in scratch)
     of_it = f", of it {memory.text(held)} for {_listed((o.name for o in scratch), 'and')}" if 2 * held > peak else ""
-    remedy = f"choose a sequence of at most {longest:,}" if longest else "choose a smaller batch or fewer heads"
+    remedy = f"choose a {_length(workload).title.lower()} of at most {longest:,}" if longest else f"choose {workload.SMALLER}"
     return f"{spec.info.title} needs {memory.text(peak)}{of_it}; {memory.text(free)} are free on {device.id}: {remedy}"
 
 
@@ -131,8 +135,12 @@ def _fit_together(
             return plans, peak
         largest = max(running, key=lambda plan: plan.peak_memory_bytes)
         reason = (f"{catalog[largest.kernel].info.title} does not fit beside the other kernels: together they need "
-                  f"{memory.text(peak)} and {memory.text(free)} are free on {device.id}: choose fewer, or a shorter sequence")
+                  f"{memory.text(peak)} and {memory.text(free)} are free on {device.id}: choose fewer, or {workload.SHORTER}")
         plans = [replace(plan, refused=reason) if plan is largest else plan for plan in plans]
+
+
+def _length(workload: Workload) -> Field:
+    return next(field for field in fields_of(type(workload)) if field.name == workload.LENGTH)
 
 
 def _listed(names: Iterable[str], last: str = "or") -> str:

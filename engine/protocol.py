@@ -12,8 +12,9 @@ from typing import Literal
 import msgspec
 from msgspec import Struct, field
 
+from engine.batching.work import BATCHES, Batching, Work
 from engine.decoding import CACHES, CacheKind, Decoding, Lane, Model
-from kernels.contract import AttentionWorkload, Config, Cost, Device, Field, KernelInfo, Schedule, Workload
+from kernels.contract import AttentionWorkload, Config, Cost, Device, Family, Field, KernelInfo, Schedule, Workload
 
 VERSION = 1
 MOST_QUOTED = 300  # characters of a line that is no message
@@ -43,6 +44,14 @@ class ConfigureDecoding(Struct, frozen=True, kw_only=True, tag=True):
     decoding: Decoding
 
 
+class ConfigureBatching(Struct, frozen=True, kw_only=True, tag=True):
+    """Choose work to be done at many batch sizes. Answered by `BatchingPlanned`."""
+
+    generation: int
+    device: str
+    batching: Batching
+
+
 class Start(Struct, frozen=True, kw_only=True, tag=True):
     """Measure the configuration, alternating between its kernels, for `seconds` or until told otherwise.
 
@@ -64,7 +73,7 @@ class Shutdown(Struct, frozen=True, tag=True):
     """End the session. Answered by `Bye`."""
 
 
-Command = Configure | ConfigureDecoding | Start | Pause | Stop | Shutdown
+Command = Configure | ConfigureDecoding | ConfigureBatching | Start | Pause | Stop | Shutdown
 
 # --- events: engine -> front end ---------------------------------------------------------------------------------
 
@@ -104,7 +113,7 @@ class KernelPlan(Struct, frozen=True, kw_only=True):
     """What is known of one kernel before it runs. `refused` is a sentence, and then it will not run.
 
     `peak_memory_bytes` is predicted for this kernel alone; `longest_seq` is the longest sequence that fits the
-    device with all else as it is (None where everything up to the field's range fits).
+    device with all else as it is, of a layer the largest batch (None where everything up to the field's range fits).
     """
 
     kernel: str
@@ -193,6 +202,55 @@ class LaneDone(Struct, frozen=True, kw_only=True, tag=True):
     peak_memory_bytes: int | None = None
 
 
+class BatchPlan(Struct, frozen=True, kw_only=True):
+    """What is known of one batch size before it runs. `programs`: of one launch of our kernel, with `rows` rows in the tile of
+    each, of which only the batch's do useful work; None of a model. `refused` is a sentence, and then it will not run.
+    """
+
+    batch: int
+    flops: int
+    moved_bytes: int
+    peak_memory_bytes: int
+    programs: int | None = None
+    rows: int | None = None
+    refused: str | None = None
+
+
+class BatchingPlanned(Struct, frozen=True, kw_only=True, tag=True):
+    """The answer to a valid `ConfigureBatching`: one plan per batch size."""
+
+    t_ns: int = 0
+    generation: int
+    device: str
+    batching: Batching
+    plans: tuple[BatchPlan, ...]
+    memory_bytes: int
+
+
+class Ceilings(Struct, frozen=True, kw_only=True, tag=True):
+    """What the device gives at most, measured before the batches: of a plain product, 8192³ (a CPU: 1024³), and a plain sum."""
+
+    t_ns: int = 0
+    generation: int
+    flops_per_s: float
+    bytes_per_s: float
+    provenance: Provenance = "measured"
+    source: str = "CUDA events"
+
+
+class BatchSample(Struct, frozen=True, kw_only=True, tag=True):
+    """One timing of one batch size by one kernel (`model`: the whole model); `time_ns` per execution."""
+
+    t_ns: int = 0
+    generation: int
+    kernel: str
+    batch: int
+    launches: int
+    time_ns: float
+    provenance: Provenance = "measured"
+    source: str = "CUDA events"
+
+
 class KernelSample(Struct, frozen=True, kw_only=True, tag=True):
     """One timing: `launches` executions back to back between one pair of clock reads, `time_ns` per execution."""
 
@@ -240,7 +298,7 @@ class DeviceSample(Struct, frozen=True, kw_only=True, tag=True):
 class MemorySample(Struct, frozen=True, kw_only=True, tag=True):
     """Who owns the device's memory: bytes by owner, as allocated.
 
-    Of kernels `Q K V O`, `S and P`, `other`; of a decoding `weights`, `KV cache`, `activations`, `other`.
+    Of kernels `Q K V O` or `X W Y`, `S and P`, `other`; of a decoding `weights`, `KV cache`, `activations`, `other`.
     """
 
     t_ns: int = 0
@@ -277,8 +335,8 @@ class Bye(Struct, frozen=True, kw_only=True, tag=True):
 
 
 Event = (
-    Hello | DeviceFound | Phase | Planned | DecodingPlanned | KernelSample | DecodeSample | LaneDone | Checked | DeviceSample
-    | MemorySample | Refused | Fault | Bye
+    Hello | DeviceFound | Phase | Planned | DecodingPlanned | BatchingPlanned | KernelSample | DecodeSample
+    | LaneDone | Ceilings | BatchSample | Checked | DeviceSample | MemorySample | Refused | Fault | Bye
 )
 
 _encoder = msgspec.json.Encoder()
@@ -317,48 +375,10 @@ def _line(error: Exception) -> str:
 
 
 __all__ = [
-    "CACHES",
-    "VERSION",
-    "AttentionWorkload",
-    "Bye",
-    "CacheKind",
-    "Checked",
-    "Command",
-    "Config",
-    "Configure",
-    "ConfigureDecoding",
-    "Cost",
-    "DecodeSample",
-    "Decoding",
-    "DecodingPlanned",
-    "Device",
-    "DeviceFound",
-    "DeviceSample",
-    "Event",
-    "Fault",
-    "Field",
-    "Hello",
-    "KernelInfo",
-    "KernelPlan",
-    "KernelSample",
-    "Lane",
-    "LaneDone",
-    "LanePlan",
-    "MemorySample",
-    "MessageError",
-    "Model",
-    "Pause",
-    "Phase",
-    "PhaseName",
-    "Planned",
-    "Provenance",
-    "Refused",
-    "Schedule",
-    "Shutdown",
-    "Start",
-    "Stop",
-    "Workload",
-    "decode_command",
-    "decode_event",
-    "encode",
+    "BATCHES", "CACHES", "VERSION", "AttentionWorkload", "BatchPlan", "BatchSample", "Batching", "BatchingPlanned", "Bye",
+    "CacheKind", "Ceilings", "Checked", "Command", "Config", "Configure", "ConfigureBatching", "ConfigureDecoding", "Cost",
+    "DecodeSample", "Decoding", "DecodingPlanned", "Device", "DeviceFound", "DeviceSample", "Event", "Family", "Fault",
+    "Field", "Hello", "KernelInfo", "KernelPlan", "KernelSample", "Lane", "LaneDone", "LanePlan", "MemorySample",
+    "MessageError", "Model", "Pause", "Phase", "PhaseName", "Planned", "Provenance", "Refused", "Schedule",
+    "Shutdown", "Start", "Stop", "Work", "Workload", "decode_command", "decode_event", "encode",
 ]

@@ -8,25 +8,40 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
-from engine.orders import Order, Post, Replaced, Task
+from engine.orders import AnyJob, BatchingJob, DecodingJob, Job, Order, Post, Replaced, Task
 from engine.protocol import Fault
 from kernels.contract import Device, KernelSpec
 
 if TYPE_CHECKING:
-    from engine.workbench import Workbench
+    from engine.machine import Machine
+
+
+class Bench(Protocol):
+    """Carries out jobs of one kind on one device: a workbench for kernels, another for whole models."""
+
+    device: Device
+    machine: Machine
+    budget: int | None   # bytes that a job may take, found when the last one was loaded
+
+    def run(self, task: Any) -> None:
+        """To the job's end. Raises: Replaced."""
+
+    def clear(self) -> None:
+        """Every buffer back to the device."""
 
 
 class Runner:
-    """Hands each order to the workbench of its device, and says what broke where no kernel is to blame."""
+    """Hands each order to the bench of its device and kind, and says what broke where no kernel is to blame."""
 
     def __init__(self, catalog: Mapping[str, KernelSpec], post: Post, clock: Callable[[], int]) -> None:
         self._catalog, self._post, self._clock = catalog, post, clock
         self._changed = threading.Condition()
         self._order = Order()
         self._thread: threading.Thread | None = None
-        self._bench: Workbench | None = None
+        self._bench: Bench | None = None
+        self._kind: type[AnyJob] = Job
 
     def give(self, order: Order) -> None:
         """Replaces the order. Never blocks."""
@@ -76,16 +91,27 @@ class Runner:
             self._clear()
             task.phase("idle")
 
-    def _bench_for(self, task: Task) -> Workbench:
-        """The workbench of the task's device; that of another device is cleared away. Raises: Unusable."""
-        if self._bench is None or self._bench.device.id != task.job.device.id:
+    def _bench_for(self, task: Task[AnyJob]) -> Bench:
+        """The bench of the task's device and kind of job; another one is cleared away. Raises: Unusable."""
+        if self._bench is None or self._bench.device.id != task.job.device.id or self._kind is not type(task.job):
             self._clear()
-            self._bench = None
+            self._bench, self._kind = None, type(task.job)
             task.phase("importing")
-            from engine.workbench import Workbench
-
-            self._bench = Workbench(task, self._catalog)
+            self._bench = self._made(task)
         return self._bench
+
+    def _made(self, task: Task[Any]) -> Bench:
+        if isinstance(task.job, DecodingJob):
+            from engine.models.bench import ModelBench
+
+            return ModelBench(task)
+        if isinstance(task.job, BatchingJob):
+            from engine.batching.bench import BatchingBench
+
+            return BatchingBench(task, self._catalog)
+        from engine.workbench import Workbench
+
+        return Workbench(task, self._catalog)
 
     def _clear(self) -> None:
         if self._bench is not None:

@@ -18,17 +18,23 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from engine import memory, planner
-from engine.orders import Job, Order
+from engine.batching import plan as batching_plan
+from engine.models import plan as models_plan
+from engine.orders import AnyJob, BatchingJob, DecodingJob, Job, Order
 from engine.protocol import (
     Bye,
+    Ceilings,
     Checked,
     Command,
     Configure,
+    ConfigureBatching,
+    ConfigureDecoding,
     DeviceFound,
     DeviceSample,
     Event,
     Fault,
     Hello,
+    LaneDone,
     MemorySample,
     Model,
     Pause,
@@ -85,7 +91,7 @@ class Session:
         self._inbox: SimpleQueue[Command | _Report | _Rejected] = SimpleQueue()
         self._began = time.perf_counter_ns()
         self._generation = 0
-        self._job: Job | None = None
+        self._job: AnyJob | None = None
         self._unplanned = "nothing is configured: send Configure before Start"
         self._order = Order()
         self._lost = False
@@ -159,7 +165,7 @@ class Session:
                 self._report(order, event)
             case _Rejected(reason):
                 self._refuse(reason)
-            case Configure():
+            case Configure() | ConfigureDecoding() | ConfigureBatching():
                 self._configure(message)
             case Start(seconds=seconds):
                 self._start(seconds)
@@ -169,20 +175,30 @@ class Session:
                 self._give(Order())
                 self._phase("idle")
 
-    def _configure(self, command: Configure) -> None:
+    def _configure(self, command: Configure | ConfigureDecoding | ConfigureBatching) -> None:
         try:
-            planned = planner.plan(command, self._devices, self._catalog, self._available)
+            device = planner.find_device(command.device, self._devices)
+            planned, self._job = self._planned(command, device)
         except planner.PlanError as error:
             self._emit(Refused(generation=command.generation, reason=str(error)))
             self._unplanned = str(error)
             return
-        device = planner.find_device(command.device, self._devices)
         self._generation = command.generation
-        self._job = Job(command.generation, device, command.workload, planned.plans)
         self._emit(planned)
         self._watch(device)
         if self._order.running:
             self._give(Order(self._job, True, self._order.seconds))
+
+    def _planned(self, command: Configure | ConfigureDecoding | ConfigureBatching, device: Device) -> tuple[Event, AnyJob]:
+        """The answer to a command, and its job. Raises: PlanError."""
+        if isinstance(command, ConfigureDecoding):
+            decoding = models_plan.plan(command, device, self._available(device))
+            return decoding, DecodingJob(command.generation, device, command.decoding, decoding.plans)
+        if isinstance(command, ConfigureBatching):
+            batching = batching_plan.plan(command, device, self._available(device), self._catalog)
+            return batching, BatchingJob(command.generation, device, command.batching, batching.plans)
+        planned = planner.plan(command, self._devices, self._catalog, self._available)
+        return planned, Job(command.generation, device, command.workload, planned.plans)
 
     def _start(self, seconds: float | None) -> None:
         if self._lost:
@@ -213,7 +229,7 @@ class Session:
                 self._emit(event)
                 self._phase("idle")
                 return
-            case Checked() | Refused() | MemorySample() | Fault():
+            case Checked() | Refused() | MemorySample() | LaneDone() | Ceilings() | Fault():
                 if order.job is not self._order.job:
                     return
             case _ if order is not self._order:

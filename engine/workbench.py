@@ -15,7 +15,7 @@ from engine.checking import Verdict, check, poison
 from engine.machine import Timer, open_machine
 from engine.orders import Job, Replaced, Task
 from engine.protocol import Checked, DeviceFound, Fault, KernelPlan, KernelSample, MemorySample, Refused
-from kernels.contract import KernelSpec, Refusal
+from kernels.contract import KernelSpec, LinearWorkload, Refusal
 
 MEMORY_PERIOD_NS = 1_000_000_000
 
@@ -33,7 +33,7 @@ class _Contender:
 class Workbench:
     """Runs jobs on one device. `budget`: bytes that a job may take, found when the last one was loaded."""
 
-    def __init__(self, task: Task, catalog: Mapping[str, KernelSpec]) -> None:
+    def __init__(self, task: Task[Job], catalog: Mapping[str, KernelSpec]) -> None:
         """Raises: Unusable where PyTorch cannot use the device."""
         self.device = task.job.device
         self._task = task
@@ -49,7 +49,7 @@ class Workbench:
         if (refined := self.machine.refine(self.device)) != self.device:
             task.post(DeviceFound(device=refined))
 
-    def run(self, task: Task) -> None:
+    def run(self, task: Task[Job]) -> None:
         """Measures the job until its time is over or no kernel is left. A job that is on the bench already goes on.
 
         Raises:
@@ -70,7 +70,7 @@ class Workbench:
     def _take_off(self) -> None:
         self._job, self._inputs, self._contenders = None, {}, []
 
-    def _load(self, task: Task) -> None:
+    def _load(self, task: Task[Job]) -> None:
         """Buffers for every kernel that fits, the least work and the libraries first, so that the first sample comes soon."""
         job = task.job
         self._take_off()
@@ -88,13 +88,13 @@ class Workbench:
         self._job = job
         self._report_memory(task)
 
-    def _allocate(self, task: Task, contender: _Contender) -> None:
+    def _allocate(self, task: Task[Job], contender: _Contender) -> None:
         """Outputs, scratch and what is to be saved; a peer makes its own."""
         if not contender.spec.info.opaque:
             operands = memory.owned(contender.spec.operands(task.job.workload))
             contender.tensors = allocate(task.job.workload, operands, self.machine.place)
 
-    def _measure(self, task: Task) -> None:
+    def _measure(self, task: Task[Job]) -> None:
         """Bursts of each kernel in turn, each made ready at its first turn. The time begins when all are ready."""
         end, told = None, task.clock()
         while self._contenders:
@@ -110,7 +110,7 @@ class Workbench:
                 if now >= end:
                     return
 
-    def _turn(self, task: Task, contender: _Contender) -> None:
+    def _turn(self, task: Task[Job], contender: _Contender) -> None:
         if contender.timer is not None:
             self._burst(task, contender, contender.timer)
             return
@@ -127,7 +127,7 @@ class Workbench:
     def _ready(self) -> int:
         return sum(contender.timer is not None for contender in self._contenders)
 
-    def _burst(self, task: Task, contender: _Contender, timer: Timer) -> None:
+    def _burst(self, task: Task[Job], contender: _Contender, timer: Timer) -> None:
         for timing in timer.burst():
             task.post(KernelSample(
                 generation=task.job.generation, kernel=contender.plan.kernel, launches=timing.launches,
@@ -135,7 +135,7 @@ class Workbench:
             ))
             task.look()
 
-    def _prepare(self, task: Task, contender: _Contender) -> Timer | None:
+    def _prepare(self, task: Task[Job], contender: _Contender) -> Timer | None:
         """Compiles, checks and warms up a kernel; None where its output is wrong. Raises: Refusal."""
         kernel, workload = contender.plan.kernel, task.job.workload
         task.phase("compiling" if self.device.kind == "cuda" else "warming", kernel, self._ready, self._total)
@@ -168,7 +168,7 @@ class Workbench:
             self._verdicts[key] = check(contender.spec, job.workload, self._inputs, outputs)
         return self._verdicts[key]
 
-    def _try(self, task: Task, contender: _Contender, action: Callable[[Task, _Contender], None]) -> None:
+    def _try(self, task: Task[Job], contender: _Contender, action: Callable[[Task[Job], _Contender], None]) -> None:
         """`action`, or this kernel's end and the reason why; the others go on. Raises: what ruins the device for all."""
         try:
             action(task, contender)
@@ -184,11 +184,12 @@ class Workbench:
         self._drop(contender)
         task.post(Refused(generation=task.job.generation, kernel=contender.plan.kernel, reason=reason))
 
-    def _blame(self, task: Task, contender: _Contender, error: Exception) -> str:
+    def _blame(self, task: Task[Job], contender: _Contender, error: Exception) -> str:
         """Why this kernel ended, in a sentence; what is no lack of memory is a fault with details too."""
         title = contender.spec.info.title
         if self.machine.out_of_memory(error):
-            return f"{self.device.id} has too little free memory for {title}: choose a shorter sequence, or fewer kernels"
+            remedy = f"choose {task.job.workload.SHORTER}, or fewer kernels"
+            return f"{self.device.id} has too little free memory for {title}: {remedy}"
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = f"{title} broke: {lines[0]}"
         task.post(Fault(
@@ -203,7 +204,11 @@ class Workbench:
         contender.tensors, contender.timer = {}, None
         self.machine.trim()
 
-    def _report_memory(self, task: Task) -> None:
+    def _owner(self, job: Job) -> str:
+        """The name under which inputs and outputs are counted."""
+        return "X W Y" if isinstance(job.workload, LinearWorkload) else "Q K V O"
+
+    def _report_memory(self, task: Task[Job]) -> None:
         named, squares, sums = self._pool.bytes, 0, 0
         for contender in self._contenders:
             scratch = {o.name for o in contender.spec.operands(task.job.workload) if o.role == "scratch"}
@@ -217,6 +222,6 @@ class Workbench:
         reserved = self.machine.reserved_bytes()
         task.post(MemorySample(
             generation=task.job.generation,
-            owners={"Q K V O": named, "S and P": squares, "other": max(sums, (reserved or 0) - named - squares)},
+            owners={self._owner(task.job): named, "S and P": squares, "other": max(sums, (reserved or 0) - named - squares)},
             source="sizes of the tensors" if reserved is None else "torch allocator",
         ))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kernels.contract import AttentionWorkload, Config, KernelSpec, Launch, Loop, Refusal, Schedule, TileOp
+from kernels.contract import AttentionWorkload, Config, KernelSpec, Launch, Loop, Refusal, Schedule, TileOp, Workload
 from kernels.contract.expr import Affine, Expr, Least, Lookup, evaluate, variables
 from kernels.contract.walk import box_of, ops_of, programs, tables_of
 from kernels.tile_math import FUNCTIONS
@@ -29,11 +29,11 @@ SAVED_ROWS = 64  # query rows that are saved at once: their float64 is no more t
 
 
 def bind(
-    spec: KernelSpec, workload: AttentionWorkload, config: Config, tensors: Tensors, look: Callable[[], None] = lambda: None
+    spec: KernelSpec, workload: Workload, config: Config, tensors: Tensors, look: Callable[[], None] = lambda: None
 ) -> Callable[[], Tensors]:
     """The kernel's schedule on these tensors, to be run each time the result is called; returns its outputs.
 
-    What an earlier pass saves for this one is filled here, from the reference.
+    What an earlier pass saves for this one is filled here, by the kernel or from the reference.
 
     Args:
         look: called before each program that runs alone, and between parts of what is saved; what it raises ends the run,
@@ -47,7 +47,10 @@ def bind(
     schedule = spec.schedule(workload, config)
     runs = [_Run(schedule, launch, tensors, look) for launch in schedule.launches]
     outputs = [o.name for o in schedule.operands if o.role == "output"]
-    if saved := [o.name for o in schedule.operands if o.role == "saved"]:
+    saved = [o.name for o in schedule.operands if o.role == "saved"]
+    if spec.save:
+        spec.save(workload, tensors)
+    elif saved and isinstance(workload, AttentionWorkload):
         _save(spec, workload, saved, tensors, look)
 
     def run() -> Tensors:

@@ -19,10 +19,11 @@ from kernels.contract import Compilation, Refusal, Resources
 try:
     import triton
     import triton.language as tl
+    from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
     MISSING = ""
 except ImportError as error:
-    triton = tl = None
+    triton = tl = gdc_launch_dependents = gdc_wait = None
     MISSING = f"Triton cannot be imported ({error}): install triton, which exists for Linux, or choose a PyTorch kernel"
 
 try:
@@ -40,8 +41,8 @@ except ImportError as error:
 
 __all__ = [
     "GLUON_MISSING", "LOG2E", "MISSING", "POINTER", "TensorDescriptor", "add_shared_to_global", "arg_names", "block_d", "cdiv",
-    "compile_for", "describable", "described", "descriptor", "gl", "gluon", "gluon_jit", "hopper", "jit", "next_power_of_2",
-    "partition_barrier", "require_gluon", "require_triton", "seen", "tl", "triton",
+    "compile_for", "describable", "described", "descriptor", "gdc_launch_dependents", "gdc_wait", "gl", "gluon", "gluon_jit",
+    "hopper", "jit", "next_power_of_2", "partition_barrier", "require_gluon", "require_triton", "seen", "tl", "triton",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -139,6 +139,48 @@ def finish(o: T, l_i: T) -> T:
     return o.div_(l_i.where(l_i > 0, 1.0)[..., None])
 
 
+def page_scores(q: T, *pages: T, scale: float) -> T:
+    """S = Q K^T * scale, the keys [P, tokens, D] of some pages one after the other."""
+    import torch
+
+    return scores(q, torch.cat(pages, 1), scale=scale)
+
+
+def page_pv(o: T, p: T, *pages: T) -> T:
+    """O + P V, the values of some pages one after the other."""
+    import torch
+
+    return accumulate_pv(o, p, torch.cat(pages, 1))
+
+
+def scaled_scores(q: T, k: T, k_scale: T, *, scale: float) -> T:
+    """S = Q K^T * scale with K in 8 bits, times the scale of each key. k_scale [P, cols] -> [P, rows, cols] float32."""
+    return _product(q, k.mT).mul_(k_scale[:, None, :] * scale)
+
+
+def accumulate_scaled_pv(o: T, p: T, v: T, v_scale: T) -> T:
+    """O + (P scale) V with V in 8 bits and the scale of each key."""
+    return o.add_(_product(p * v_scale[:, None, :], v))
+
+
+def share_lse(m_i: T, l_i: T) -> T:
+    """lse = m + log l of a share of the keys; -inf where it has none."""
+    return m_i + l_i.where(l_i > 0, 1.0).log()
+
+
+def start_merge() -> tuple[T, T, T]:
+    """m = -inf, l = 0 and O = 0 before the first shares: [1, 1], [1, 1] and [1, 1, 1], to be broadcast."""
+    return (*start_rows(), start_o())
+
+
+def merge(part: T, lse: T, m_i: T, l_i: T, o: T) -> tuple[T, T, T]:
+    """The normalised O [P, shares, D] of some shares, weighted by their lse [P, shares], beside those of before. -> m, l, O"""
+    new = m_i.maximum(lse.amax(-1, keepdim=True))
+    base = new.nan_to_num(neginf=0.0)
+    weight, alpha = (lse - base).exp(), (m_i - base).exp()
+    return new, l_i * alpha + weight.sum(-1, keepdim=True), o * alpha[..., None] + weight[:, None, :] @ part
+
+
 def base_of(lse: T) -> T:
     """lse in base 2, inf where it is -inf: P = exp2(S log2 e - base) is 0 in a row that sees no key."""
     return (lse * math.log2(math.e)).masked_fill(lse == -float("inf"), float("inf"))
@@ -179,6 +221,16 @@ def scaled(x: T, *, scale: float) -> T:
     return x * scale
 
 
+def accumulate_rows(y: T, x: T, w: T) -> T:
+    """Y + X W^T, where Y may be the [1, 1, 1] it starts as."""
+    return y + _product(x, w.mT)
+
+
+def tanh_scaled(y: T, *, scale: float) -> T:
+    """tanh(scale Y)"""
+    return (y * scale).tanh_()
+
+
 def _float32() -> Any:
     import torch
 
@@ -189,7 +241,9 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
         scores, mask, scale_and_mask, softmax, row_max, normalise, start_rows, start, online_softmax, tile_softmax,
-        accumulate_pv, weighted_pv, start_o, pv, finish,
+        accumulate_pv, weighted_pv, start_o, pv, finish, page_scores, page_pv, scaled_scores, accumulate_scaled_pv,
+        share_lse, start_merge, merge,
         base_of, row_products, start_gradients, probabilities, score_gradients, accumulate_transposed, rounded_product, scaled,
+        accumulate_rows, tanh_scaled,
     )
 }

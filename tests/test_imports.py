@@ -18,7 +18,8 @@ def loaded(module: str, watched: tuple[str, ...]) -> list[str]:
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("module", ["app", "app.__main__", "engine.client", "engine.options", "engine.record"])
+@pytest.mark.parametrize("module", ["app", "app.__main__", "engine.client", "engine.options", "engine.record",
+                                    "engine.models.memory"])
 def test_a_front_end_begins_with_neither_torch_nor_qt(module: str) -> None:
     assert loaded(module, (*NEVER, "PySide6", "pyqtgraph")) == []
 

@@ -19,6 +19,7 @@ from app.theme import Theme
 from engine.protocol import Field, Hello, Model
 
 SHARED = ("MHA", "GQA", "MQA")
+FAMILY = "attention"    # of the kernels that can be chosen
 SWATCH_PX = 10
 
 
@@ -106,7 +107,7 @@ class Controls(Form):
     def _kernel_rows(self, hello: Hello) -> QWidget:
         self.kernels, self.reasons = {}, {}
         rows: list[QWidget] = []
-        for info in hello.kernels:
+        for info in (info for info in hello.kernels if info.family == FAMILY):
             tick, reason = QCheckBox(info.title), reason_label()
             tick.setToolTip(info.summary)
             tick.toggled.connect(self._kernels_changed)

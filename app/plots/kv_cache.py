@@ -10,7 +10,7 @@ from app.plots.table import Table
 from app.plots.view import Plot, PlotView
 from app.store import Snapshot
 from app.theme import Theme
-from engine.protocol import Workload
+from engine.protocol import AttentionWorkload
 
 FORMULA = "2·B·n·H_kv·D·layers·bytes"
 FACTORS = (4, 8)  # of query heads to a KV head that are shown beside the chosen one
@@ -36,7 +36,7 @@ class KvCache(PlotView):
         self.say(units=(f"{numbers} of {model.title}", numbers) if model else (numbers,), notes=("formula",), more=full)
         return True
 
-    def _row(self, workload: Workload, kv_heads: int, layers: int) -> Row:
+    def _row(self, workload: AttentionWorkload, kv_heads: int, layers: int) -> Row:
         size, current = workload.kv_cache_bytes(kv_heads, layers), kv_heads == workload.kv_heads
         share = _share(workload, kv_heads).rjust(len(_share(workload, 1)))
         colour = self.theme["accent"] if current else self.theme["edge"]
@@ -67,7 +67,7 @@ class KvCache(PlotView):
         return Table(("attention", "KV heads", "KV cache", "of MHA"), rows)
 
 
-def choices(workload: Workload) -> list[int]:
+def choices(workload: AttentionWorkload) -> list[int]:
     """KV heads that are compared, most first: MHA, the chosen number and a few groups, MQA."""
     groups = {workload.heads // factor for factor in FACTORS if workload.heads % factor == 0}
     return sorted({workload.heads, workload.kv_heads, 1} | groups, reverse=True)
@@ -79,13 +79,13 @@ def layers_of(snapshot: Snapshot) -> int:
     return model.layers if model else 1
 
 
-def formula(workload: Workload, layers: int) -> str:
+def formula(workload: AttentionWorkload, layers: int) -> str:
     """The formula with the workload's numbers."""
     numbers = (2, workload.batch, workload.keys, workload.kv_heads, workload.head_dim, layers, workload.itemsize)
     return f"{FORMULA} = {'·'.join(map(str, numbers))}"
 
 
-def _share(workload: Workload, kv_heads: int) -> str:
+def _share(workload: AttentionWorkload, kv_heads: int) -> str:
     return "1" if kv_heads == workload.heads else f"1/{workload.heads // kv_heads}"
 
 

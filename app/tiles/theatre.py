@@ -20,7 +20,7 @@ from app.tiles.track import MOST_STEPS, KernelTrack
 from app.tiles.transport import Transport, wave_text
 from app.tiles.view import View, view_of
 from engine.protocol import KernelPlan
-from kernels.contract import Device, Workload
+from kernels.contract import AttentionWorkload, Device
 
 EMPTY = "The tiles appear once a kernel is planned that this device can run."
 SCENES = 2
@@ -52,7 +52,7 @@ class Theatre(Stage):
     # --- what it is told ---
 
     def show_plans(
-        self, plans: list[KernelPlan], device: Device, workload: Workload, titles: Mapping[str, str] | None = None
+        self, plans: list[KernelPlan], device: Device, workload: AttentionWorkload, titles: Mapping[str, str] | None = None
     ) -> None:
         """Puts the first two kernels that have a schedule on the stage; the clock stays at the same fraction of its length."""
         shown = (tuple(plans), device, workload)

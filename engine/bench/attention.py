@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import geometric_mean
+from typing import Protocol
 
 import torch
 from msgspec import Struct
 
-from engine import memory, planner
-from engine.bench.contenders import Contender, prepare, take_turns
+from engine.bench.contenders import Contender, ready, take_turns
 from engine.bench.grid import Row
-from engine.buffers import Pool, Tensors, allocate
+from engine.buffers import Pool, Tensors
 from engine.machine import Machine, open_machine
 from engine.results import Check, TimeUs, time_us
-from kernels.contract import Config, Device, KernelSpec, Refusal, Workload
+from kernels.contract import Config, Device, KernelSpec, Workload
 
 CEILING = 8192  # of the matrix product that gives the ceiling: n^3
 
@@ -73,27 +73,12 @@ def _measure(
     params: Mapping[str, Mapping[str, int]], ceiling: float,
 ) -> Result:
     workload = row.workload
-    operands = {o.name: o for spec in specs for o in memory.inputs_of(spec.operands(workload))}
-    inputs = pool.views(workload, list(operands.values()))
-    ready: list[Contender] = []
-    refused: dict[str, Entry] = {}
-    for spec in specs:
-        config = planner.configured(spec, workload, device, params.get(spec.id, {}))
-        reasons = planner.reasons(spec, workload, config, device)
-        try:
-            if reasons:
-                raise Refusal("; ".join(reasons))
-            own = {} if spec.info.opaque else allocate(workload, memory.owned(spec.operands(workload)), machine.place)
-            ready.append(prepare(spec, workload, config, machine, inputs, own))
-        except Refusal as reason:
-            refused[spec.id] = _entry(spec, config, refused=str(reason))
-        except torch.OutOfMemoryError:
-            machine.trim()
-            refused[spec.id] = _entry(spec, config, refused="it does not fit the free memory of this device")
-    good = [contender for contender in ready if contender.check.ok]
+    contenders, lack = ready(specs, workload, device, machine, pool, params)
+    refused = {spec.id: _entry(spec, lack[spec.id][0], refused=lack[spec.id][1]) for spec in specs if spec.id in lack}
+    good = [contender for contender in contenders if contender.check.ok]
     take_turns(good, seconds)
     best = max((_tflops(c, workload) for c in good if c.spec.info.role == "peer"), default=None)
-    timed = {c.spec.id: _timed(c, workload, best, ceiling) for c in ready}
+    timed = {c.spec.id: _timed(c, workload, best, ceiling) for c in contenders}
     return Result(row=row.id, main=row.main, device=device.name, workload=workload, ceiling_tflops=ceiling,
                   entries=tuple((timed | refused)[spec.id] for spec in specs))
 
@@ -128,7 +113,27 @@ def _entry(spec: KernelSpec, config: Config, **found: object) -> Entry:
     return Entry(kernel=spec.id, role=spec.info.role, config=config.params, **found)  # type: ignore[arg-type]
 
 
-def holds(result: Result, specs: Sequence[KernelSpec], device: Device, params: Mapping[str, Mapping[str, int]]) -> bool:
+class _Entry(Protocol):
+    """What entries of all benches have."""
+
+    @property
+    def kernel(self) -> str: ...
+    @property
+    def config(self) -> dict[str, int]: ...
+    @property
+    def refused(self) -> str | None: ...
+
+
+class _Result(Protocol):
+    """What results of all benches have."""
+
+    @property
+    def device(self) -> str: ...
+    @property
+    def entries(self) -> Sequence[_Entry]: ...
+
+
+def holds(result: _Result, specs: Sequence[KernelSpec], device: Device, params: Mapping[str, Mapping[str, int]]) -> bool:
     """Whether a recorded row is of these kernels on this device, with what is set of their parameters."""
     entries = {entry.kernel: entry for entry in result.entries}
     same = result.device == device.name and list(entries) == [spec.id for spec in specs]
@@ -153,7 +158,7 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join([*lines, "", *_means(results)])
 
 
-def refusals(results: Sequence[Result]) -> list[str]:
+def refusals(results: Sequence[_Result]) -> list[str]:
     """Why kernels have no speed: each reason once, with the number of rows that it holds for."""
     said = Counter(f"{entry.kernel}: {entry.refused}" for result in results for entry in result.entries if entry.refused)
     return [f"{reason} ({count} of {len(results)} rows)" for reason, count in said.items()]

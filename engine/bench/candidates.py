@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from engine import planner
 from engine.bench.tuning import Params
-from kernels.contract import Config, Device, KernelSpec, Param, Workload
+from kernels.contract import AttentionWorkload, Config, Device, KernelSpec, Param, Workload
 from kernels.contract.walk import live_bytes, program_steps
 
 CHANGES = 2         # parameters that differ from the centre's, each by one step: more rows often want more warps
@@ -57,7 +57,9 @@ def _spills(spec: KernelSpec, workload: Workload, config: Config, device: Device
     """Whether the tiles that live in registers at one time are more than the threads have."""
     if spec.schedule is None or device.kind == "cpu":
         return False
-    schedule = spec.schedule(replace(workload, batch=1, seq=min(ROWS, workload.seq), seq_kv=0), config)
+    if isinstance(workload, AttentionWorkload):
+        workload = replace(workload, batch=1, seq=min(ROWS, workload.seq), seq_kv=0)
+    schedule = spec.schedule(workload, config)
     return any(
         live_bytes(launch, program_steps(schedule, launch, launch.programs - 1), "registers").max()
         > 4 * REGISTERS * 32 * launch.warps

@@ -87,13 +87,14 @@ def _on_device(spec: KernelSpec, workload: Workload, place: str) -> tuple[Tensor
 def _from_host(case: Case, spec: KernelSpec, place: str) -> tuple[Tensors, Tensors]:
     """Made there and copied: fills and random numbers would be kernels too."""
     w, operands = case.workload, spec.operands(case.workload)
-    inputs = spec.inputs(w, "cpu", torch.Generator().manual_seed(w.seq))
+    inputs = spec.inputs(w, "cpu", torch.Generator().manual_seed(getattr(w, w.LENGTH)))
     own = allocate(w, memory.owned(operands), "cpu")
     poison(own)
     scratch = {operand.name for operand in operands if operand.role == "scratch"}
 
     def placed(name: str, tensor: torch.Tensor) -> torch.Tensor:
-        return _strided(tensor, place) if case.strided and tensor.dim() == 4 and name not in scratch else tensor.to(place)
+        fit = tensor.dim() == 4 and tensor.itemsize > 1 and name not in scratch
+        return _strided(tensor, place) if case.strided and fit else tensor.to(place)
 
     return ({name: placed(name, x) for name, x in inputs.items()}, {name: placed(name, x) for name, x in own.items()})
 

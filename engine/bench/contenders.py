@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from engine.buffers import Tensors
+import torch
+
+from engine import memory, planner
+from engine.buffers import Pool, Tensors, allocate
 from engine.checking import check, poison
 from engine.machine import Machine, Timer
 from engine.results import Check
-from kernels.contract import Config, KernelSpec, Workload
+from kernels.contract import Config, Device, KernelSpec, Refusal, Workload
 
 
 @dataclass
@@ -42,6 +45,35 @@ def prepare(
     found = check(spec, workload, inputs, call(), whole=True)
     checked = Check(ok=found.ok, max_error=found.max_error, tolerance=found.tolerance)
     return Contender(spec, config, own, machine.timer(call, 0), checked)
+
+
+def ready(
+    specs: Sequence[KernelSpec], workload: Workload, device: Device, machine: Machine, pool: Pool,
+    params: Mapping[str, Mapping[str, int]],
+) -> tuple[list[Contender], dict[str, tuple[Config, str]]]:
+    """The kernels on one set of inputs, each ready to run; and of those that cannot, by id, the sentence why.
+
+    Raises:
+        PlanError: a parameter that a kernel does not have.
+    """
+    operands = {o.name: o for spec in specs for o in memory.inputs_of(spec.operands(workload))}
+    inputs = pool.views(workload, list(operands.values()))
+    found: list[Contender] = []
+    refused: dict[str, tuple[Config, str]] = {}
+    for spec in specs:
+        config = planner.configured(spec, workload, device, params.get(spec.id, {}))
+        reasons = planner.reasons(spec, workload, config, device)
+        try:
+            if reasons:
+                raise Refusal("; ".join(reasons))
+            own = {} if spec.info.opaque else allocate(workload, memory.owned(spec.operands(workload)), machine.place)
+            found.append(prepare(spec, workload, config, machine, inputs, own))
+        except Refusal as reason:
+            refused[spec.id] = config, str(reason)
+        except torch.OutOfMemoryError:
+            machine.trim()
+            refused[spec.id] = config, "it does not fit the free memory of this device"
+    return found, refused
 
 
 def take_turns(contenders: Sequence[Contender], seconds: float) -> None:

@@ -32,10 +32,15 @@ def rows(only: tuple[str, ...] = ()) -> list[Row]:
 
 def named(found: Sequence[Row], only: tuple[str, ...]) -> list[Row]:
     """Those whose ids hold every word of one of `only`; without one all. Raises: BadInput where there is none."""
-    chosen = [row for row in found if not only or any(all(word in row.id.split() for word in text.split()) for text in only)]
+    chosen = [row for row in found if holding(row.id, only)]
     if not chosen:
         raise BadInput(f"no row holds {' or '.join(only)!r}: write for example --only '{found[-1].id}'")
     return chosen
+
+
+def holding(id: str, only: tuple[str, ...]) -> bool:
+    """Whether a row's id holds every word of one of `only`, or that is empty."""
+    return not only or any(all(word in id.split() for word in text.split()) for text in only)
 
 
 def _all() -> list[Row]:

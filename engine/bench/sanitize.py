@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from engine import planner
 from engine.bench import watch
 from engine.bench.cases import Case, Order
-from kernels.contract import AttentionWorkload, Device, KernelSpec, Workload
+from kernels.contract import AttentionWorkload, Device, Family, KernelSpec, LinearWorkload, Workload
 from kernels.contract.workload import DType
 
 Tool = Literal["memcheck", "racecheck"]
@@ -24,15 +24,23 @@ State = Literal["clean", "errors", "not followed", "not run"]
 
 TOOLS: tuple[Tool, ...] = ("memcheck", "racecheck")
 DTYPES: tuple[DType, ...] = ("bfloat16", "float32")
-SECONDS = 240.0  # for one kernel under one tool
-ALONE = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # every tensor its own allocation
-SHAPES = (
+SECONDS = 600.0  # for one kernel under one tool
+ALONE = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "OMP_NUM_THREADS": "2"}  # every tensor its own allocation; no host taken whole
+ATTENTION = (
     AttentionWorkload(batch=2, heads=4, kv_heads=2, seq=333, head_dim=128),
     AttentionWorkload(batch=100, heads=4, kv_heads=1, seq=300, head_dim=64),  # two programs share the heads of each block
     AttentionWorkload(batch=1, heads=2, kv_heads=1, seq=200, seq_kv=333, head_dim=64, causal=False),
     AttentionWorkload(batch=1, heads=2, kv_heads=2, seq=130, head_dim=40),
     AttentionWorkload(batch=1, heads=2, kv_heads=2, seq=300, seq_kv=701, head_dim=64, window=100),
 )
+DECODE = (
+    AttentionWorkload(batch=2, heads=8, kv_heads=2, seq=1, seq_kv=1001, head_dim=128),
+    AttentionWorkload(batch=3, heads=4, kv_heads=4, seq=1, seq_kv=512, head_dim=64),
+    AttentionWorkload(batch=1, heads=6, kv_heads=1, seq=1, seq_kv=77, head_dim=40),
+    AttentionWorkload(batch=300, heads=4, kv_heads=4, seq=1, seq_kv=100, head_dim=128),  # one split
+)
+LINEAR = (LinearWorkload(batch=5, d_in=333, d_out=77), LinearWorkload(batch=200, d_in=256, d_out=256, repeat=3))
+SHAPES: dict[Family, Sequence[Workload]] = {"attention": ATTENTION, "decode": DECODE, "linear": LINEAR}
 SUMMARY = re.compile(r"^=+ (?:ERROR|RACECHECK) SUMMARY: (\d{1,9}) (?:error|hazard)", re.MULTILINE)
 HEADING = ("COMPUTE-SANITIZER", "ERROR SUMMARY", "RACECHECK SUMMARY")
 
@@ -64,10 +72,12 @@ def run(specs: Sequence[KernelSpec], tools: Sequence[Tool], device: Device) -> I
 def cases_of(spec: KernelSpec, tool: Tool, device: Device) -> tuple[Case, ...]:
     """What is launched: every pass, in 16 and in 32 bits, with strides as they come and with NaN between rows."""
     found = []
-    for shape in SHAPES:
+    for shape in SHAPES[spec.info.family]:
         for dtype in (dtype for dtype in DTYPES if dtype in spec.info.dtypes):
             for direction in spec.info.passes:
-                workload = replace(shape, dtype=dtype, pass_=direction)
+                workload: Workload = replace(shape, dtype=dtype)
+                if isinstance(workload, AttentionWorkload):
+                    workload = replace(workload, pass_=direction)
                 if tool == "memcheck" or not asynchronous(spec, workload, device):
                     found += [Case(kernel=spec.id, workload=workload, strided=strided) for strided in (False, True)]
     return tuple(found)

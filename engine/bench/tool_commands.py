@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from engine.bench.record import Record
-from engine.console import as_json, device_of, kernels_of, on_device, print_json
+from engine.console import as_json, device_of, family_of, kernels_of, on_device, print_json
 from engine.options import BadInput
-from kernels.contract import Device, KernelSpec
+from kernels.contract import Device, Family, KernelSpec
 
 kernel_option = click.option("--kernel", "kernel", metavar="ID[,ID...]", help="Left out: all of ours.")
 
@@ -31,7 +31,7 @@ def hardware_bytes(
     from engine.bench import hardware_bytes as told
 
     where = _gpu(device, "bench bytes")
-    asked, specs = counters.rows(only), _ours(kernel)
+    asked, specs = counters.rows(only), _ours(kernel, "attention")
     kept = Record(record, told.Result)
     if any([one.kernel for one in result.kernels] != [spec.id for spec in specs] for result in kept.results):
         raise BadInput(f"{record} has rows of other kernels: name a new file")
@@ -61,7 +61,7 @@ def sanitize(kernel: str | None, tools: tuple[str, ...], device: str | None, as_
     where = _gpu(device, "bench sanitize")
     chosen = [tool for tool in sanitize_.TOOLS if tool in (tools or sanitize_.TOOLS)]
     findings = []
-    for finding in sanitize_.run(_ours(kernel), chosen, where):
+    for finding in sanitize_.run(_ours(kernel, "attention", "decode"), chosen, where):
         findings.append(finding)
         if not as_json:
             click.echo(sanitize_.told(finding))
@@ -80,14 +80,14 @@ def _gpu(device: str | None, command: str) -> Device:
     return where
 
 
-def _ours(kernel: str | None) -> list[KernelSpec]:
-    """Raises: BadInput for a kernel whose launches are not ours."""
+def _ours(kernel: str | None, *families: Family) -> list[KernelSpec]:
+    """As typed, or all of these families. Raises: BadInput for a kernel whose launches are not ours."""
     from kernels.catalog import catalog
 
     known = catalog()
-    chosen = kernel.split(",") if kernel else [name for name, spec in known.items() if not spec.info.opaque]
-    specs = kernels_of(chosen, known)
+    ours = [name for family in families for name in family_of(family, known)]
+    specs = kernels_of(kernel.split(",") if kernel else ours, known)
     if strange := next((spec for spec in specs if spec.info.opaque), None):
         raise BadInput(f"the launches of {strange.id} are a library's own: choose from "
-                       f"{', '.join(name for name, spec in known.items() if not spec.info.opaque)}")
+                       f"{', '.join(ours)}")
     return specs

@@ -3,11 +3,24 @@
 from kernels.contract.device import Device
 from kernels.contract.expr import Affine, Expr, Least, Lookup, const, evaluate, lookup, var
 from kernels.contract.schedule import Axis, Launch, Loop, Operand, Schedule, Slot, Table, TileOp
-from kernels.contract.spec import Compilation, Config, Cost, KernelInfo, KernelSpec, Param, Refusal, Resources, Traffic, of_pass
-from kernels.contract.workload import ITEMSIZE, AttentionWorkload, Field, Workload, fields_of
+from kernels.contract.spec import (
+    Compilation,
+    Config,
+    Cost,
+    Family,
+    KernelInfo,
+    KernelSpec,
+    Param,
+    Refusal,
+    Resources,
+    Traffic,
+    of_pass,
+)
+from kernels.contract.workload import ITEMSIZE, AttentionWorkload, Field, LinearWorkload, Workload, fields_of
 
 __all__ = [
-    "ITEMSIZE", "Affine", "AttentionWorkload", "Axis", "Compilation", "Config", "Cost", "Device", "Expr", "Field", "KernelInfo",
-    "KernelSpec", "Launch", "Least", "Lookup", "Loop", "Operand", "Param", "Refusal", "Resources", "Schedule", "Slot",
-    "Table", "TileOp", "Traffic", "Workload", "const", "evaluate", "fields_of", "lookup", "of_pass", "var",
+    "ITEMSIZE", "Affine", "AttentionWorkload", "Axis", "Compilation", "Config", "Cost", "Device", "Expr", "Family", "Field",
+    "KernelInfo", "KernelSpec", "Launch", "Least", "LinearWorkload", "Lookup", "Loop", "Operand", "Param", "Refusal",
+    "Resources", "Schedule", "Slot", "Table", "TileOp", "Traffic", "Workload", "const", "evaluate", "fields_of", "lookup",
+    "of_pass", "var",
 ]

@@ -15,7 +15,8 @@ class Operand(Struct, frozen=True, kw_only=True):
     `saved` is what an earlier pass leaves in HBM for this one (the forward pass's O and lse for the backward): it is filled
     when the kernel is bound to tensors, so neither time nor cost of making it counts, and launches only read it.
     `materialised` is false for what a kernel computes but never writes to HBM (flash's S and P): it has a shape to be
-    drawn to scale, and no op may load or store it.
+    drawn to scale, and no op may load or store it. `dtype`: torch's name for it, where that is neither the workload's nor a
+    float of `itemsize` bytes.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Operand(Struct, frozen=True, kw_only=True):
     itemsize: int
     role: Literal["input", "saved", "output", "scratch"]
     materialised: bool = True
+    dtype: Literal["", "float32", "int8", "float8_e4m3fn", "int32"] = ""
 
     @property
     def bytes(self) -> int:

@@ -11,12 +11,15 @@ from msgspec import Struct, field
 
 from kernels.contract.device import Device
 from kernels.contract.schedule import Operand, Schedule
-from kernels.contract.workload import AttentionWorkload, Pass
+from kernels.contract.workload import AttentionWorkload, LinearWorkload, Pass, Workload
 
 if TYPE_CHECKING:
     import torch
 
     Tensors = dict[str, torch.Tensor]
+
+
+Family = Literal["attention", "decode", "linear"]
 
 
 class Refusal(ValueError):
@@ -125,7 +128,7 @@ class KernelInfo(Struct, frozen=True, kw_only=True):
     id: str
     title: str
     summary: str
-    family: Literal["attention"]
+    family: Family
     role: Literal["baseline", "ours", "peer"]
     passes: tuple[Pass, ...] = ("forward",)
     dtypes: tuple[str, ...] = ("float16", "bfloat16", "float32")
@@ -141,12 +144,14 @@ class KernelInfo(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelSpec:
-    """A kernel whole. Everything but `reference`, `inputs` and `launch` answers without torch.
+    """A kernel whole. Everything but `reference`, `inputs` and `launch` answers without torch. Each function takes workloads
+    of the kind of its family (`kind`), and no other.
 
     Attributes:
         operands: workload -> its operands, inputs first.
         inputs: (workload, device, generator) -> the input tensors, random.
-        reference: (workload, tensors, rows) -> the outputs in float64; with `rows` (int64 [R]) only those query rows.
+        reference: (workload, tensors, rows) -> the outputs in float64; with `rows` (int64 [R]) only those query rows, or rows
+            of Y.
         launch: (workload, config, tensors) -> a function that runs the kernel on those tensors each time it is called
             and returns its outputs by name. Raises Refusal where it cannot.
         configure: (workload, device) -> Config.
@@ -154,23 +159,31 @@ class KernelSpec:
         cost, schedule: (workload, config) -> closed form; schedule is None for an opaque peer.
         compilations: (workload, config) -> what the compiler is asked for, one per launch; empty for an opaque peer.
         tolerance: workload -> the largest error allowed against the reference, as max |out - ref| / max |ref|.
+        save: (workload, tensors) fills the operands that are saved for this pass, where they are none of the reference's
+            outputs; `launch` does so too.
     """
 
     info: KernelInfo
-    operands: Callable[[AttentionWorkload], tuple[Operand, ...]]
-    inputs: Callable[[AttentionWorkload, str, Any], Tensors]
-    reference: Callable[[AttentionWorkload, Mapping[str, torch.Tensor], torch.Tensor | None], Tensors]
-    launch: Callable[[AttentionWorkload, Config, Tensors], Callable[[], Tensors]]
-    configure: Callable[[AttentionWorkload, Device], Config]
-    constraints: Callable[[AttentionWorkload, Config, Device], list[str]]
-    cost: Callable[[AttentionWorkload, Config], Cost]
-    schedule: Callable[[AttentionWorkload, Config], Schedule] | None
-    compilations: Callable[[AttentionWorkload, Config], tuple[Compilation, ...]]
-    tolerance: Callable[[AttentionWorkload], float]
+    operands: Callable[[Any], tuple[Operand, ...]]
+    inputs: Callable[[Any, str, Any], Tensors]
+    reference: Callable[[Any, Mapping[str, torch.Tensor], torch.Tensor | None], Tensors]
+    launch: Callable[[Any, Config, Tensors], Callable[[], Tensors]]
+    configure: Callable[[Any, Device], Config]
+    constraints: Callable[[Any, Config, Device], list[str]]
+    cost: Callable[[Any, Config], Cost]
+    schedule: Callable[[Any, Config], Schedule] | None
+    compilations: Callable[[Any, Config], tuple[Compilation, ...]]
+    tolerance: Callable[[Any], float]
+    save: Callable[[Any, Tensors], None] | None = None
 
     @property
     def id(self) -> str:
         return self.info.id
+
+    @property
+    def kind(self) -> type[Workload]:
+        """The workloads that it takes."""
+        return LinearWorkload if self.info.family == "linear" else AttentionWorkload
 
 
 F = TypeVar("F", bound=Callable[..., Any])

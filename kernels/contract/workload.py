@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from msgspec import Meta, Struct
 
@@ -25,6 +25,10 @@ class AttentionWorkload(Struct, frozen=True, kw_only=True, tag="attention", rena
     Raises:
         ValueError: query heads are not a multiple of KV heads, or head_dim not of 8.
     """
+
+    LENGTH: ClassVar[str] = "seq"  # the field that is shortened first where memory lacks
+    SHORTER: ClassVar[str] = "a shorter sequence"
+    SMALLER: ClassVar[str] = "a smaller batch or fewer heads"  # where no length fits
 
     batch: Annotated[int, _meta("Batch", 1, 4096, (1, 2, 4, 8, 16, 32, 64, 128), help="sequences at once")] = 4
     seq: Annotated[int, _meta("Sequence", 1, 1 << 20, (128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536),
@@ -101,7 +105,48 @@ class AttentionWorkload(Struct, frozen=True, kw_only=True, tag="attention", rena
         return 2 * self.batch * self.keys * heads * self.head_dim * layers * self.itemsize
 
 
-Workload = AttentionWorkload  # a union, as families join
+class LinearWorkload(Struct, frozen=True, kw_only=True, tag="linear"):
+    """Y = X W^T with X [B, d_in] and W [d_out, d_in]: a linear layer.
+
+    `repeat` R > 1 is a recurrent network's step made R times with the same W, h_t = tanh(h_{t-1} W^T / sqrt(d_in)) from
+    h_0 = X to Y = h_R, each a launch of its own. Its scale keeps a random W from saturating the tanh, as attention's does
+    the softmax.
+
+    Raises:
+        ValueError: a repeated step whose outputs cannot be its inputs.
+    """
+
+    LENGTH: ClassVar[str] = "batch"
+    SHORTER: ClassVar[str] = "a smaller batch"
+    SMALLER: ClassVar[str] = "fewer inputs or outputs"
+    pass_: ClassVar[Pass] = "forward"
+
+    batch: Annotated[int, _meta("Batch", 1, 4096, (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024), "rows", "rows of X")] = 8
+    d_in: Annotated[int, _meta("Inputs", 1, 1 << 17, (768, 1024, 2048, 4096, 8192, 14336, 16384), help="columns of X")] = 4096
+    d_out: Annotated[int, _meta("Outputs", 1, 1 << 17, (768, 1024, 2048, 4096, 8192, 14336, 16384, 50257),
+                                help="columns of Y")] = 4096
+    repeat: Annotated[int, _meta("Steps", 1, 256, (1, 4, 16, 64, 256),
+                                 help="1: a linear layer; more: steps of a recurrent network")] = 1
+    dtype: Annotated[DType, Meta(title="Data type")] = "bfloat16"
+
+    def __post_init__(self) -> None:
+        if self.repeat > 1 and self.d_in != self.d_out:
+            raise ValueError(
+                f"repeat {self.repeat} feeds {self.d_out} outputs to {self.d_in} inputs: make d_in and d_out the same")
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes per element."""
+        return ITEMSIZE[self.dtype]
+
+    @property
+    def nominal_flops(self) -> int:
+        """2 B d_in d_out R."""
+        return 2 * self.batch * self.d_in * self.d_out * self.repeat
+
+
+Workload = AttentionWorkload | LinearWorkload
+KINDS: tuple[type[Workload], ...] = (AttentionWorkload, LinearWorkload)
 
 
 class Field(Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from importlib.resources import files
 import msgspec
 from msgspec.structs import replace
 
-from kernels.contract import AttentionWorkload, Compilation, Config, Device, Param, Resources
+from kernels.contract import AttentionWorkload, Compilation, Config, Device, LinearWorkload, Param, Resources
 
 CPU = "cpu"
 BACKWARD = "_backward"
@@ -31,22 +31,23 @@ COMMON = tuple(param.name for param in PARAMS)
 
 
 class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One row: the tiles for head dims up to `head_dim` of elements of `itemsize` bytes."""
+    """One row: the tiles for head dims up to `head_dim`, or layers of up to `batch` rows, of elements of `itemsize` bytes."""
 
-    head_dim: int
+    head_dim: int                # 0: of a layer, which has no heads
     itemsize: int
-    block_m: int
-    block_n: int
+    block_m: int = 0             # 0: the kernel has no such parameter
+    block_n: int = 0
     warps: int = 4
     stages: int = 1
     keys: int = 0                # for that many keys at most; 0: for any number
     causal: bool | None = None   # for masks of that kind; None: for both
+    batch: int = 0               # for that many rows of a layer at most; 0: for any number
     more: dict[str, int] = {}    # parameters of this kernel alone
 
     @property
     def params(self) -> dict[str, int]:
-        """Those that every kernel's rows have."""
-        return {name: getattr(self, name) for name in COMMON}
+        """Those that the rows of many kernels have, as far as this one's has them."""
+        return {name: value for name in COMMON if (value := getattr(self, name))}
 
     def with_params(self, params: Mapping[str, int]) -> Row:
         """The row with these parameters in place of its own."""
@@ -101,6 +102,19 @@ def table_for(device: Device) -> str:
 def nearest(kernel: str, workload: AttentionWorkload, device: Device) -> Config:
     """The row with the element size, the smallest head dim and the fewest keys that hold the workload's."""
     return choose(table_for(device), kernel, workload)
+
+
+def nearest_batch(kernel: str, workload: LinearWorkload, device: Device) -> Config:
+    """The row with the element size and the smallest batch that holds the workload's."""
+    return choose_batch(table_for(device), kernel, workload)
+
+
+def choose_batch(table: str, kernel: str, workload: LinearWorkload) -> Config:
+    """The configuration of the row of a table that serves a layer. `wgmma` as in `choose`."""
+    w = workload
+    fitting = [r for r in tables()[table].kernels[kernel] if r.itemsize == w.itemsize and (r.batch or math.inf) >= w.batch]
+    row = min(fitting, key=lambda r: r.batch or math.inf)
+    return Config(params=row.params | {"wgmma": int(table == "sm_90" and w.itemsize == 2)} | row.more)
 
 
 def ring_depth(config: Config) -> int:

@@ -6,40 +6,56 @@ With names, only those kernels are compiled anew; what is recorded of the others
 from __future__ import annotations
 
 import sys
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from itertools import product
 from pathlib import Path
 
 import msgspec
 
 from kernels.catalog import catalog
-from kernels.contract import AttentionWorkload, Compilation, Resources
+from kernels.contract import AttentionWorkload, Compilation, LinearWorkload, Resources
 from kernels.contract.workload import DType
 from kernels.jit import compile_for, triton
-from kernels.tuned import BACKWARD, CPU, Recorded, choose, recorded, tables
+from kernels.tuned import BACKWARD, CPU, Recorded, choose, choose_batch, recorded, tables
 
 HEAD_DIMS = (32, 64, 96, 128, 192, 256)
-HEADS = 8  # all of them with a KV head of their own, and with one for all
+HEADS = {"attention": ((8, 8), (8, 1)), "decode": ((8, 8), (32, 1))}  # query and KV heads, as a family tells apart
+MASKS: dict[str, tuple[dict[str, int], ...]] = {
+    "attention": ({"causal": False}, {"causal": True}, {"causal": True, "window": 256}), "decode": ({},)}
+DTYPES: tuple[DType, ...] = ("bfloat16", "float32")
 ROW_LENGTHS = (128, 256, 512, 1000, 1024, 2048, 4096, 8192, 16384)  # keys: of whole rows, tables and ragged ends
+
+
+BATCHES = (1, 32, 64, 128, 256, 4096)  # of a layer, whose inputs fill their tiles or do not, once or in steps
+INPUTS = (4096, 4001)
 
 
 def variants(table: str, kernels: Container[str] | None = None) -> Iterator[Compilation]:
     """Every compilation that a table (or some kernels of it) stands for, each once: head dims, masks, row
     lengths, shared KV heads."""
     seen: set[str] = set()
-    chosen = [kernel for kernel in tables()[table].kernels if kernels is None or kernel in kernels]
-    dtypes: tuple[DType, ...] = ("bfloat16", "float32")
-    masks: tuple[dict[str, int], ...] = ({"causal": False}, {"causal": True}, {"causal": True, "window": 256})
-    for rows, dtype, head_dim, keys, mask, kv_heads in product(chosen, dtypes, HEAD_DIMS, ROW_LENGTHS, masks, (HEADS, 1)):
-        kernel, direction = rows.removesuffix(BACKWARD), "backward" if rows.endswith(BACKWARD) else "forward"
-        shape = AttentionWorkload(heads=HEADS, kv_heads=kv_heads, head_dim=head_dim, dtype=dtype, seq=keys,
-                                  pass_=direction, **mask)  # type: ignore[arg-type]
-        if dtype not in catalog()[kernel].info.dtypes:
+    for compilation in _compilations(table, [k for k in tables()[table].kernels if kernels is None or k in kernels]):
+        if compilation.key not in seen:
+            seen.add(compilation.key)
+            yield compilation
+
+
+def _compilations(table: str, chosen: Sequence[str]) -> Iterator[Compilation]:
+    layers = [kernel for kernel in chosen if catalog()[kernel.removesuffix(BACKWARD)].info.family == "linear"]
+    for kernel, kind, batch, width, repeat in product(layers, DTYPES, BATCHES, INPUTS, (1, 2)):
+        layer = LinearWorkload(batch=batch, d_in=width, d_out=width, repeat=repeat, dtype=kind)
+        yield from catalog()[kernel].compilations(layer, choose_batch(table, kernel, layer))
+    rest = [kernel for kernel in chosen if kernel not in layers]
+    for rows, dtype, head_dim, keys in product(rest, DTYPES, HEAD_DIMS, ROW_LENGTHS):
+        spec, direction = catalog()[rows.removesuffix(BACKWARD)], "backward" if rows.endswith(BACKWARD) else "forward"
+        if dtype not in spec.info.dtypes:
             continue
-        for compilation in catalog()[kernel].compilations(shape, choose(table, kernel, shape)):
-            if compilation.key not in seen:
-                seen.add(compilation.key)
-                yield compilation
+        family = spec.info.family
+        for mask, (heads, kv_heads) in product(MASKS[family], HEADS[family]):
+            shape = AttentionWorkload(
+                heads=heads, kv_heads=kv_heads, head_dim=head_dim, dtype=dtype, seq=1 if family == "decode" else keys,
+                seq_kv=keys, pass_=direction, **mask)  # type: ignore[arg-type]
+            yield from spec.compilations(shape, choose(table, spec.id, shape))
 
 
 def main(*kernels: str) -> None:

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine import __main__ as commands
-from engine.options import FIELDS, run_command
+from engine.options import FIELDS, LAYER_FIELDS, run_command
 from engine.protocol import Configure, Stop
 from kernels.catalog import catalog
 
@@ -55,13 +55,16 @@ def refused(*arguments: str) -> str:
     return err.strip()
 
 
+ATTENTION = sorted(name for name, spec in catalog().items() if spec.info.family == "attention")
+SETTABLE = [*FIELDS, *LAYER_FIELDS, "block_m", "warps", "nothing\nhere"]
 names = [f"--{name.replace('_', '-')}" for name in FIELDS]
 flags = st.sampled_from([*names, "--kernel", "--device", "--seconds", "--set", "--json", "--no-causal", "--help", "-x", "--"])
 typed = st.one_of(
     st.integers(-10, 1 << 22).map(str), st.integers(-1 << 80, 1 << 80).map(str), st.floats().map(str), st.text(max_size=8),
     st.sampled_from(["cpu", "cuda:0", "float16", "bfloat16", "backward", "1e3", "٣", "", "[red]x[/]", "a\nb", "\udcff"]),
     st.sampled_from(["naive", "flash", "flash,naive", "flash,flash", ",", "sdpa_flash"]),
-    st.tuples(st.sampled_from([*FIELDS, "block_m", "warps", "nothing\nhere"]), st.text(max_size=4)).map("=".join),
+    st.sampled_from(["batched_linear", "torch_linear", "torch_linear,flash"]),
+    st.tuples(st.sampled_from(SETTABLE), st.text(max_size=4)).map("=".join),
 )
 
 
@@ -88,12 +91,27 @@ def test_any_options_are_planned_or_refused_in_one_sentence(arguments: list[str]
 @given(st.fixed_dictionaries({
     "--batch": st.integers(1, 4096), "--seq": st.integers(1, 1 << 20), "--heads": st.integers(1, 1024),
     "--head-dim": st.sampled_from(range(8, 257, 8)), "--dtype": st.sampled_from(["float16", "bfloat16", "float32"]),
-    "--pass": st.sampled_from(["forward", "backward"]), "--kernel": st.sampled_from(sorted(catalog())),
+    "--pass": st.sampled_from(["forward", "backward"]), "--kernel": st.sampled_from(ATTENTION),
 }))
 def test_every_valid_shape_is_planned(chosen: dict[str, Any]) -> None:
     code, out, err = run("--device", "cpu", *(part for name, value in chosen.items() for part in (name, str(value))))
     assert (code, err) == (0, "")
     assert chosen["--kernel"] in out
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 4096), st.integers(1, 1 << 17), st.integers(1, 1 << 17), st.integers(1, 256),
+    st.sampled_from(["float16", "bfloat16", "float32"]), st.sampled_from(["batched_linear", "torch_linear"]),
+)
+def test_every_valid_layer_is_planned(batch: int, d_in: int, d_out: int, repeat: int, dtype: str, kernel: str) -> None:
+    if repeat > 1:
+        d_out = d_in
+    sizes = (f"d_in={d_in}", f"d-out={d_out}", f"repeat={repeat}")
+    code, out, err = run("--device", "cpu", "--kernel", kernel, "--batch", str(batch), "--dtype", dtype,
+                         *(part for size in sizes for part in ("--set", size)))
+    assert (code, err) == (0, "")
+    assert kernel in out
 
 
 def test_a_kernel_named_twice_is_planned_once() -> None:
@@ -110,6 +128,16 @@ def test_a_kernel_named_twice_is_planned_once() -> None:
         (["--seconds", "inf"], "inf is not in the range"),
         (["--seconds", "1e9"], "1000000000.0 is not in the range"),
         (["--seq"], "Option '--seq' requires an argument."),
+        (["--kernel", "batched_linear", "--seq", "64"],
+         "seq means nothing for a linear layer: it has batch, d_in, d_out, repeat, dtype"),
+        (["--kernel", "batched_linear", "--no-causal"], "causal means nothing for a linear layer: it has "),
+        (["--kernel", "torch_linear", "--set", "head-dim=64"], "head-dim means nothing for a linear layer: it has "),
+        (["--kernel", "batched_linear", "--set", "repeat=4", "--set", "d_in=8"],
+         "repeat 4 feeds 1024 outputs to 8 inputs: make d_in and d_out the same"),
+        (["--kernel", "batched_linear", "--set", "d_in=0"], "d_in 0 is out of range: choose from 1 to 131072"),
+        (["--kernel", "flash", "--set", "d_in=64"], "--set 'd_in': no such field or kernel parameter; there are "),
+        (["--kernel", "torch_linear,flash"],
+         "these kernels compute different things (torch_linear linear, flash attention): run each family by itself"),
         (["extra"], "Got unexpected extra argument (extra)"),
     ],
 )

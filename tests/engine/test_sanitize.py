@@ -100,7 +100,7 @@ def test_every_pass_and_stride_is_launched_and_races_are_looked_for_where_all_is
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """One small shape, on this processor."""
     monkeypatch.setattr(tool_commands, "_gpu", lambda device, command: CPU)  # noqa: ARG005
-    monkeypatch.setattr(sanitize, "SHAPES", (CASE.workload,))
+    monkeypatch.setattr(sanitize, "SHAPES", {"attention": (CASE.workload,), "decode": (), "linear": ()})
     monkeypatch.setattr(sanitize, "DTYPES", ("float32",))
 
 

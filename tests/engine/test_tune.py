@@ -23,7 +23,7 @@ from engine.options import BadInput
 from engine.results import TimeUs, time_us
 from kernels import tuned
 from kernels.catalog import catalog
-from kernels.contract import AttentionWorkload, Config, Device, KernelSpec, Param
+from kernels.contract import AttentionWorkload, Config, Device, KernelSpec, Param, Workload
 from kernels.tuned.edit import cell_of, path_of
 from tests.engine.fakes import CPU, fake
 from tests.kernels.shapes import H200
@@ -66,7 +66,8 @@ class WrittenTimes(HostMachine):
         self._times, self._spread, self._bound = times, spread, 0.0
         self.bursts: list[float] = []
 
-    def bind(self, spec: KernelSpec, workload: AttentionWorkload, config: Config, tensors: Any) -> Any:
+    def bind(self, spec: KernelSpec, workload: Workload, config: Config, tensors: Any) -> Any:
+        assert isinstance(workload, AttentionWorkload)
         self._bound = self._times(config, workload)
         return spec.launch(workload, config, tensors)
 

@@ -7,7 +7,7 @@ from itertools import product
 import torch
 from msgspec.structs import replace
 
-from kernels.contract import AttentionWorkload, Config, Device, KernelSpec
+from kernels.contract import AttentionWorkload, Config, Device, KernelSpec, Workload
 
 CPU = Device(id="cpu", kind="cpu", name="a CPU")
 H200 = Device(
@@ -15,7 +15,7 @@ H200 = Device(
     l2_bytes=60 << 20, memory_bytes=150_000_000_000, bandwidth_bytes_per_s=4.8e12,
 )
 
-SMALL = Config(params={"block_m": 32, "block_n": 16, "warps": 4, "stages": 2})
+SMALL = Config(params={"block_m": 32, "block_n": 16, "warps": 4, "stages": 2, "splits": 3, "block_k": 16})
 
 
 def shape(seq: int, kv_heads: int = 4, *, seq_kv: int = 0, causal: bool = True, window: int = 0, dtype: str = "float32",
@@ -27,9 +27,17 @@ def shape(seq: int, kv_heads: int = 4, *, seq_kv: int = 0, causal: bool = True, 
     )
 
 
+def of_family(spec: KernelSpec, workloads: list[AttentionWorkload]) -> list[AttentionWorkload]:
+    """The workloads as the kernel's family has them: decoding has one query, which sees as many keys."""
+    if spec.info.family != "decode":
+        return workloads
+    return list(dict.fromkeys(replace(w, seq=1, seq_kv=w.keys, window=0) for w in workloads))
+
+
 def of_passes(specs: list[KernelSpec], workloads: list[AttentionWorkload]) -> list[tuple[KernelSpec, AttentionWorkload]]:
-    """Each kernel with each workload, in every pass that the kernel has."""
-    return [(spec, replace(w, pass_=direction)) for spec in specs for direction in spec.info.passes for w in workloads]
+    """Each kernel with each workload of its family, in every pass that the kernel has."""
+    return [(spec, replace(w, pass_=direction))
+            for spec in specs for direction in spec.info.passes for w in of_family(spec, workloads)]
 
 
 def grid() -> list[AttentionWorkload]:
@@ -49,14 +57,20 @@ def name(workload: AttentionWorkload) -> str:
     return f"{way}{w.dtype}-N{w.seq}x{w.keys}-H{w.heads}:{w.kv_heads}-D{w.head_dim}-{mask}"
 
 
-def tensors_for(spec: KernelSpec, workload: AttentionWorkload, device: str = "cpu") -> dict[str, torch.Tensor]:
+def tensors_for(spec: KernelSpec, workload: Workload, device: str = "cpu") -> dict[str, torch.Tensor]:
     """Random inputs; outputs, scratch and what is to be saved full of NaN, so that what is not written shows."""
-    tensors = spec.inputs(workload, device, torch.Generator(device).manual_seed(workload.seq))
-    dtypes = {workload.itemsize: getattr(torch, workload.dtype), 4: torch.float32}
+    tensors = spec.inputs(workload, device, torch.Generator(device).manual_seed(getattr(workload, workload.LENGTH)))
+    dtypes = {workload.itemsize: workload.dtype, 4: "float32"}
     for operand in spec.operands(workload):
         if operand.role != "input":
-            tensors[operand.name] = torch.full(operand.shape, float("nan"), dtype=dtypes[operand.itemsize], device=device)
+            dtype = getattr(torch, operand.dtype or dtypes[operand.itemsize])
+            tensors[operand.name] = torch.full(operand.shape, poison_of(dtype), dtype=dtype, device=device)
     return tensors
+
+
+def poison_of(dtype: torch.dtype) -> float:
+    """What shows that it was not written: NaN, or a number where there is none."""
+    return float("nan") if dtype.is_floating_point else 77
 
 
 def error(got: torch.Tensor, wanted: torch.Tensor) -> float:

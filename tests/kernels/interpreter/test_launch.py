@@ -11,11 +11,12 @@ import pytest
 
 from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload, Config, KernelSpec
-from tests.kernels.shapes import SMALL, error, name, of_passes, shape, tensors_for
+from tests.kernels.shapes import SMALL, error, name, of_passes, poison_of, shape, tensors_for
 
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="needs TRITON_INTERPRET=1 (make test)")
 
-OURS = [spec for spec in catalog().values() if not spec.info.opaque and "float32" in spec.info.dtypes]  # Gluon is for the GPU
+ATTENTION = [spec for spec in catalog().values() if spec.info.family == "attention"]
+OURS = [spec for spec in ATTENTION if not spec.info.opaque and "float32" in spec.info.dtypes]  # Gluon is for the GPU
 SHAPES = [
     *(shape(n, kv, causal=c, batch=1) for n, kv, c in product((1, 63, 100, 130), (4, 2, 1), (True, False))),
     *(shape(n, 2, causal=c, batch=2, dtype="float16") for n, c in product((63, 130), (True, False))),
@@ -94,7 +95,7 @@ def test_launch_takes_strides_as_given(spec: KernelSpec, workload: AttentionWork
     plain = {name: tensor.clone() for name, tensor in tensors.items()}
     for operand in (o.name for o in spec.operands(workload) if o.role != "scratch" and len(o.shape) == 4):
         b, h, n, d = tensors[operand].shape
-        wide = tensors[operand].new_full((b, n, h, d + 8), float("nan"))
+        wide = tensors[operand].new_full((b, n, h, d + 8), poison_of(tensors[operand].dtype))
         wide[..., :d] = tensors[operand].transpose(1, 2)
         tensors[operand] = wide[..., :d].transpose(1, 2)
     got = spec.launch(workload, SMALL, tensors)()

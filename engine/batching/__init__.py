@@ -1,0 +1,1 @@
+"""The same work at many batch sizes: from reading weights to arithmetic."""

@@ -1,0 +1,48 @@
+"""The most that this device reads: a plain kernel that sums READ_BYTES of its memory and hardly writes. Imports torch."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import product
+
+import torch
+
+from engine.buffers import Tensors
+from engine.machine import Machine, Run
+from kernels.jit import MISSING, jit, tl
+
+READ_BYTES = 2 << 30   # some 30 times the L2 of the largest GPU: what one scan leaves there does not serve the next
+HOST_BYTES = 64 << 20  # on a CPU
+PART = 1 << 16         # elements of float32 that one program reads
+SHAPES = tuple(product((2048, 4096, 8192), (4, 8)))  # elements that it has under way at once, and its warps
+
+
+@jit
+def _sums(x_ptr: tl.tensor, sum_ptr: tl.tensor, PART: tl.constexpr, BLOCK: tl.constexpr) -> None:
+    """sum_ptr[i] = the sum of part i of x."""
+    program = tl.program_id(0)
+    x_at = x_ptr + program.to(tl.int64) * PART + tl.arange(0, BLOCK)
+    total = tl.zeros([BLOCK], dtype=tl.float32)
+    for start in range(0, PART, BLOCK):
+        total += tl.load(x_at + start)
+    tl.store(sum_ptr + program, tl.sum(total, 0))
+
+
+def read_ceiling(machine: Machine) -> float:
+    """Bytes a second, of the fastest of some shapes of that kernel; on a host, or without Triton, of PyTorch's sum."""
+    host = machine.place == "cpu"
+    x = torch.randn((HOST_BYTES if host else READ_BYTES) // 4, device=machine.place)
+    sums = torch.empty(x.numel() // PART, device=machine.place)
+
+    def by_torch() -> Tensors:
+        return {"sum": x.sum()}
+
+    def by_kernel(block: int, warps: int) -> Tensors:
+        _sums[(sums.numel(),)](x, sums, PART, block, num_warps=warps)
+        return {"sum": sums}
+
+    runs: list[Run] = [by_torch]
+    if not host and not MISSING:
+        runs = [partial(by_kernel, block, warps) for block, warps in SHAPES]
+    fastest = min(min(timing.time_ns for timing in machine.timer(run, 0).burst()) for run in runs)
+    return x.nbytes / fastest * 1e9

@@ -1,0 +1,1 @@
+"""Decoding: one query a sequence reads the whole KV cache."""

@@ -1,0 +1,1 @@
+"""Linear layers: a batch of rows times a matrix of weights."""

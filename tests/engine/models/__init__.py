@@ -1,0 +1,1 @@
+"""Decoders that run, on the host."""
