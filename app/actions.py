@@ -37,7 +37,7 @@ class Action:
 
 def actions(window: Window) -> tuple[Action, ...]:
     """All of them, in the order of the menus."""
-    planned = window.has_plan
+    planned = window.desk.planned
     tiles, player, desk = window.has_tiles, window.player, window.desk
     return (
         *(Action(id=f"lab_{name}", title=f"{title_of(name)} lab", menu="Lab", keys=(f"Ctrl+{number}",), short=title_of(name),

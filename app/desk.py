@@ -99,6 +99,16 @@ class Desk(QObject):
             self._greeted.add(self.lab_id)
             now.run.greet(hello)
 
+    def planned(self) -> bool:
+        """Whether the engine has answered with a plan of the lab on screen."""
+        return self.current is not None and self.current.kind.planned(self._live.snapshot)
+
+    def configuration(self, theme: str) -> AnyConfiguration | None:
+        """What an export of the lab on screen states; None before there is a plan."""
+        if (now := self.current) is None:
+            return None
+        return now.kind.configuration(self._live.snapshot, self.lab_id, theme, self._live.choice)
+
     def set_theme(self, theme: Theme) -> None:
         """Of the lab on screen; another takes it when it is opened."""
         if (now := self.current) is not None:

@@ -50,7 +50,7 @@ class Files:
             widget.update_from(window.snapshot)
         QApplication.sendPostedEvents(None, QEvent.Type.LayoutRequest.value)  # widgets have their places before they are drawn
         try:
-            shown = export.there(window.configuration())
+            shown = self._shown()
             if path.suffix.lower() == ".svg":
                 return export.save_svg(widget, path, shown)
             return export.save_png(widget, path, shown, scale=scale)
@@ -63,12 +63,12 @@ class Files:
         suggested = pictures_folder(self._window.settings.picture) / self._name("csv")
         path, _ = QFileDialog.getSaveFileName(self._window, "Export figures", str(suggested), "CSV (*.csv)")
         if path:
-            self._attempt(lambda: f"saved {export.save_csv(export.there(self._window.configuration()), Path(path))}")
+            self._attempt(lambda: f"saved {export.save_csv(self._shown(), Path(path))}")
 
     def copy_table(self) -> None:
         """The figures on screen, tab-separated, on the clipboard."""
         def copy() -> str:
-            QGuiApplication.clipboard().setText(export.table_text(export.there(self._window.configuration())))
+            QGuiApplication.clipboard().setText(export.table_text(self._shown()))
             return "table copied"
 
         self._attempt(copy)
@@ -95,6 +95,10 @@ class Files:
             self._window.show_configuration(export.restore(path))
         except export.RestoreError as error:
             self._window.banner.tell(str(error))
+
+    def _shown(self) -> export.AnyConfiguration:
+        """What is on screen. Raises: ExportError."""
+        return export.there(self._window.desk.configuration(self._window.theme.id))
 
     def _save(self, what: str) -> None:
         window, settings = self._window, self._window.settings.picture

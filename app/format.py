@@ -143,6 +143,14 @@ def tick_ns(value: float) -> str:
     return f"{value / 10.0**power:g}{SPACE}{_SI[power - 9]}s"
 
 
+def tick(value: float, unit: str) -> str:
+    """A tick of an axis with an SI prefix, without trailing zeros: `0`, `250 k`, `2 TB/s`."""
+    if value == 0:
+        return "0"
+    factor, named = prefix(value, unit)
+    return f"{value / factor:g}{SPACE}{named}".rstrip()
+
+
 def tick_bytes(value: float, unit: float) -> str:
     """A tick of a byte axis in a unit that is a power of 1024: `0`, `2 GiB`."""
     return "0" if value == 0 else f"{value / unit:g}{SPACE}{_IEC[round(math.log2(unit) / 10)]}"

@@ -93,7 +93,7 @@ def _save(window: Window, path: Path) -> int:
     if reason := snapshot.refusals.get(""):
         raise BadInput(reason)
     try:
-        shown = there(window.configuration())
+        shown = there(window.desk.configuration(window.theme.id))
         saved = window.files.write_picture(window, path)
     except ExportError as error:
         reason = snapshot.fault.message if snapshot.fault else str(error)

@@ -61,7 +61,8 @@ class Window(QMainWindow):
     ) -> None:
         super().__init__()
         self.theme, self.settings = theme, kept or Settings()
-        self._keep_at, self._has_played = keep_at, False
+        self._keep_at = keep_at
+        self._played: set[str] = set()  # labs whose stage has begun to move
         self.live = Live(url, record_to, self)
         self.frames = Frames(self._draw, self)
         self.files = Files(self)
@@ -138,7 +139,6 @@ class Window(QMainWindow):
         self.inspector.show_step(None)
         if wrong := self.layouts.restore():
             self.banner.tell(wrong, "The first one serves")
-        self._has_played = False
         self.menus.refresh()
         self._show()
 
@@ -174,19 +174,9 @@ class Window(QMainWindow):
         assert self.desk.current is not None
         return self.desk.current.run
 
-    def configuration(self) -> AnyConfiguration | None:
-        """What an export of it states; None before there is a plan."""
-        if (now := self.desk.current) is None:
-            return None
-        return now.kind.configuration(self.snapshot, self.lab_id, self.theme.id, self.live.choice)
-
-    def has_plan(self) -> bool:
-        """Whether the engine has answered with a plan of this lab."""
-        return self.desk.current is not None and self.desk.current.kind.planned(self.snapshot)
-
     def has_tiles(self) -> bool:
         """Whether there is a stage to play."""
-        return self.player.stage is not None and self.has_plan()
+        return self.player.stage is not None and self.desk.planned()
 
     # --- the run ---
 
@@ -237,8 +227,8 @@ class Window(QMainWindow):
         if events:
             self._show()
             self.measured.emit()
-        if self.has_tiles() and not self._has_played:  # something true moves soon after the start
-            self._has_played = True
+        if self.has_tiles() and self.lab_id not in self._played:  # something true moves soon after the start
+            self._played.add(self.lab_id)
             if not self.settings.reduced_motion:
                 self.player.toggle()
         moves = self.lab is not None and self.lab.advance(dt_s)

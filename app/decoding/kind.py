@@ -99,7 +99,7 @@ def facts(state: DecodeState, plan: LanePlan) -> list[tuple[str, str]]:
     if plan.lane.cache != "none":
         rows += [
             ("KV cache a token", fmt.bytes_iec(kv_token_bytes(decoding, plan.lane))),
-            ("at the end", fmt.bytes_iec(plan.kv_bytes)), ("allocated", fmt.bytes_iec(plan.kv_allocated_bytes)),
+            ("KV cache at the end", fmt.bytes_iec(plan.kv_bytes)), ("allocated for it", fmt.bytes_iec(plan.kv_allocated_bytes)),
         ]
     rows += [("activations", fmt.bytes_iec(plan.activations_bytes)), ("peak memory", fmt.bytes_iec(plan.peak_memory_bytes))]
     if plan.longest is not None:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from app.decoding.fit import exponent, trend
 from app.rings import Ring
 from app.series import FloatArray
 from engine.protocol import DecodeSample, Decoding, DecodingPlanned, Lane, LaneDone, LanePlan, MemorySample, Provenance, Refused
 
 NEWEST = 40             # steps that a reading is the median of
-FEW, FAR = 8, 1.25      # samples, and how many times further the last position must be than the first, for an exponent
 _COLUMNS = 7
 
 
@@ -22,8 +21,8 @@ class LaneSeries:
 
     Arrays [n], a number a sample; never written again, so a snapshot stays as it was. `position`: tokens that each sequence
     holds; `kv_nvml_bytes` is nan where it is not known. `median_ns`: time of a step, the median of the newest samples, None
-    before the first. `exponent`: x of time ~ n^x, by least squares over the logarithms of all samples; None where they are few
-    or near each other.
+    before the first. `trend_position`, `trend_ns`: medians of neighbours, [groups], and `exponent` x of time ~ n^x through
+    them: see app.decoding.fit.
     """
 
     t_s: FloatArray
@@ -35,6 +34,8 @@ class LaneSeries:
     step_bytes: FloatArray
     steps: int
     median_ns: float | None
+    trend_position: FloatArray
+    trend_ns: FloatArray
     exponent: float | None
     prefill: DecodeSample | None
     provenance: Provenance
@@ -79,27 +80,6 @@ class DecodeState:
         return None if time_ns is None or self.decoding is None else self.decoding.batch * 1e9 / time_ns
 
 
-class _Fit:
-    """The slope of a line through points that come one after another, by least squares."""
-
-    def __init__(self) -> None:
-        self._n, self._first = 0, (0.0, 0.0)
-        self._x = self._y = self._xx = self._xy = 0.0
-
-    def add(self, x: float, y: float) -> None:
-        if self._n == 0:
-            self._first = (x, y)
-        x, y = x - self._first[0], y - self._first[1]   # near 0, where sums of squares keep their digits
-        self._n, self._last = self._n + 1, x
-        self._x, self._y, self._xx, self._xy = self._x + x, self._y + y, self._xx + x * x, self._xy + x * y
-
-    def slope(self) -> float | None:
-        """None where the points are few or near each other."""
-        if self._n < FEW or self._last < math.log(FAR):
-            return None
-        return (self._n * self._xy - self._x * self._y) / (self._n * self._xx - self._x**2)
-
-
 class _LaneRing:
     """The samples of one lane. A prompt, or a position that is not beyond the last, begins it anew."""
 
@@ -107,7 +87,7 @@ class _LaneRing:
         self._begin()
 
     def _begin(self) -> None:
-        self._ring, self._fit, self._steps = Ring(_COLUMNS), _Fit(), 0
+        self._ring, self._steps = Ring(_COLUMNS), 0
         self._prefill: DecodeSample | None = None
 
     def add(self, t_s: float, sample: DecodeSample) -> None:
@@ -120,15 +100,16 @@ class _LaneRing:
         nvml = np.nan if sample.kv_nvml_bytes is None else sample.kv_nvml_bytes
         self._ring.append((
             t_s, sample.position, sample.time_ns, sample.kv_bytes, sample.kv_allocated_bytes, nvml, sample.step_bytes))
-        self._fit.add(math.log(sample.position), math.log(sample.time_ns))
         self._steps += sample.steps
 
     def series(self) -> LaneSeries:
-        newest = self._ring.rows[2][-NEWEST:]
+        _, position, time_ns, *_ = self._ring.rows
+        newest, (trend_position, trend_ns) = time_ns[-NEWEST:], trend(position, time_ns)
         return LaneSeries(
             *self._ring.rows, steps=self._steps,  # type: ignore[misc]
-            median_ns=float(np.median(newest)) if len(newest) else None, exponent=self._fit.slope(), prefill=self._prefill,
-            provenance=self._last.provenance, source=self._last.source)
+            median_ns=float(np.median(newest)) if len(newest) else None,
+            trend_position=trend_position, trend_ns=trend_ns, exponent=exponent(trend_position, trend_ns),
+            prefill=self._prefill, provenance=self._last.provenance, source=self._last.source)
 
 
 class DecodeStore:

@@ -54,7 +54,7 @@ class KvGrowth(PlotView):
         points = any(curve.points and len(curve.x) for curve in curves)
         said = "dashed: formula · thin: allocated"
         notes = (f"{said} · points: NVML" if points else said, "dashed: formula")
-        self.say(units=("against tokens", ""), notes=notes, more=FORMULA)
+        self.say(units=("",), notes=notes, more=FORMULA)
         return True
 
     def summary(self) -> str:

@@ -46,7 +46,7 @@ class KvLengths(PlotView):
                 (curve,), shared(run.model.heads, lane.kv_heads), strong, rules=(Rule(float(state.memory_bytes), "free"),),
                 limit=Limit(float(end), (f"fits {length} tokens", f"fits {length}", length)),
                 note=f"{fmt.bytes_iec(kv_token_bytes(run, lane))} a token; {fmt.count(end)} tokens fit beside the weights"))
-        self._chart.show_facets(self.theme, facets, from_zero(reach, _short, 3),
+        self._chart.show_facets(self.theme, facets, from_zero(reach, lambda value: fmt.tick(value, ""), 3),
                                 bytes_from_zero(1.12 * state.memory_bytes), "tokens")
         sequences = fmt.plural(run.batch, "sequence")
         self.say(units=(f"weights and cache of {sequences} against length, {run.dtype}", "against length"),
@@ -77,12 +77,6 @@ def facets_of(run: Decoding) -> list[Lane]:
     kept = sorted(found, reverse=True)
     kept = kept if len(kept) <= MOST_FACETS else [*kept[:MOST_FACETS - 1], kept[-1]]
     return [Lane(cache="dense", kv_heads=kv_heads) for kv_heads in kept]
-
-
-def _short(value: float) -> str:
-    """`250 k`, `10 M`."""
-    factor, unit = fmt.prefix(value, "")
-    return "0" if value == 0 else f"{value / factor:g}{fmt.SPACE}{unit}".rstrip()
 
 
 PLOT = Plot(

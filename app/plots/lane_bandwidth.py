@@ -40,7 +40,7 @@ class LaneBandwidth(PlotView):
         note = "\n".join(f"{curve.name} {curve.values[0]}" for curve in curves)
         self._chart.show_facets(
             self.theme, [Facet(tuple(curves), rules=rules, note=note)], from_zero(float(state.decoding.tokens), fmt.count),
-            from_zero(1.12 * most, lambda value: fmt.rate(value) if value else "0", 3), "")
+            from_zero(1.12 * most, lambda value: fmt.tick(value, "B/s"), 3), "")
         self.say(units=("bytes of a step over its time, against tokens", "against tokens"), notes=("",))
         return True
 

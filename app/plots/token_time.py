@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
 from app import format as fmt
 from app.decoding.facts import power_of, titles
 from app.plots.curves import Curve, CurveChart, Facet
@@ -12,12 +16,14 @@ from app.plots.table import Table
 from app.plots.view import Plot, PlotView
 from app.store import Snapshot
 from app.theme import Theme
+from app.tiles.paint import faded
 
+EACH = 90       # alpha of the samples behind their medians
 APART = 8.0     # times: from here on between the lowest and the highest the axis is logarithmic
 
 
 class TokenTime(PlotView):
-    """One curve a lane."""
+    """One curve a lane: medians of neighbours, and faintly each sample, where it lies in the range of the medians."""
 
     def __init__(self, theme: Theme) -> None:
         self._chart = CurveChart(theme)
@@ -29,17 +35,19 @@ class TokenTime(PlotView):
         if not lanes or state.decoding is None:
             return False
         names = titles(state)
-        low = min(float(series.time_ns.min()) for series in lanes.values())
-        high = max(float(series.time_ns.max()) for series in lanes.values())
+        low, high = (float(edge(np.concatenate([series.trend_ns for series in lanes.values()]))) for edge in (np.min, np.max))
         log = high > APART * low
         curves = []
         for name, series in lanes.items():
             power, time = power_of(series.exponent), fmt.time_ns(series.median_ns)
             values = (f"{time} {power}", power, time) if power else (time,)
-            curves.append(Curve(names[name], lane_mark(self.theme, state, name, series.provenance), series.position,
-                                series.time_ns, values))
+            mark = lane_mark(self.theme, state, name, series.provenance)
+            if len(series.trend_ns) < len(series.time_ns):
+                faint = replace(mark, colour=faded(mark.colour, EACH), dash=())
+                curves.append(Curve("", faint, series.position, series.time_ns, width=1.0))
+            curves.append(Curve(names[name], mark, series.trend_position, series.trend_ns, values, width=2.0))
         x = from_zero(float(state.decoding.tokens), fmt.count)
-        note = "\n".join(f"{curve.name} {curve.values[0]}" for curve in curves)
+        note = "\n".join(f"{curve.name} {curve.values[0]}" for curve in curves if curve.name)
         self._chart.show_facets(self.theme, [Facet(tuple(curves), note=note)], x, _times(low, high, log), "")
         kinds = ", ".join(sorted({series.provenance for series in lanes.values()}))
         units = ("log, against tokens so far, n", "log, against n", "log") if log else ("against tokens so far, n", "against n")

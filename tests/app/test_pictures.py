@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec import Raw
 from PySide6.QtWidgets import QLabel, QMainWindow
 from pytestqt.qtbot import QtBot
 
+from app.decoding.choice import of
 from app.settings import Settings
 from app.theme import Theme, ThemeId
 from app.tiles.theatre import Theatre
+from app.window import Window
 from engine.protocol import Event, Planned, decode_event, encode
 from kernels.contract import AttentionWorkload
-from tests.app import feed, pictures
+from tests.app import decode_feed, feed, pictures
 from tests.app.pictures import approve
-from tests.app.plots.views import fed, known, show, view
+from tests.app.plots.test_decode_plots import fed as fed_decoding
+from tests.app.plots.views import fed, known, known_of_decoding, show, view
 from tests.app.windows import Listener, opened
 
 KERNELS = ("naive", "flash", "sdpa_cudnn", "sdpa_flash")  # what a first start chooses on this device
@@ -54,6 +59,35 @@ def test_the_window(qtbot: QtBot, size: tuple[int, int], theme: ThemeId) -> None
     if focused is not None:
         focused.clearFocus()    # no caret that blinks
     approve(window, f"window-{size[0]}x{size[1]}-{theme}")
+
+
+def decoding_window(qtbot: QtBot, size: tuple[int, int]) -> Window:
+    """The decode lab with three caches, half way, its form as the run is."""
+    run = decode_feed.decoding(caches=("none", "dense", "paged"), prompt=137)
+    kept = Settings(reduced_motion=True, choices={"decode": Raw(msgspec.json.encode(of("cuda:0", run)))})
+    return opened(qtbot, Listener(*decode_feed.run(run, until=0.7)), size=size, kept=kept, lab="decode")
+
+
+@pytest.mark.parametrize("size", [(1440, 900), (1024, 700)], ids=["1440x900", "1024x700"])
+@pytest.mark.parametrize("theme", THEMES)
+def test_the_window_of_the_decode_lab(qtbot: QtBot, size: tuple[int, int], theme: ThemeId) -> None:
+    window = decoding_window(qtbot, size)
+    window.frames.stop()
+    window.set_theme(Theme.load(theme))
+    assert window.lab is not None
+    assert window.lab.theatre is not None
+    window.lab.theatre.seek(0.75)
+    if (focused := window.focusWidget()) is not None:
+        focused.clearFocus()
+    approve(window, f"decode-{size[0]}x{size[1]}-{theme}")
+
+
+@pytest.mark.parametrize("plot", known_of_decoding())
+@pytest.mark.parametrize(("theme", "name"), [("dark", "five caches"), ("light", "two lanes")])
+def test_each_plot_of_a_decoding(qtbot: QtBot, plot: str, theme: str, name: str) -> None:
+    made = view(qtbot, plot, (468, 170), Theme.load(theme))
+    show(made, fed_decoding(name))
+    approve(made, f"plot-{plot}-{theme}")
 
 
 @pytest.mark.parametrize("plot", known())

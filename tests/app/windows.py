@@ -73,7 +73,7 @@ def draw(window: Window) -> None:
 
 def embedded(window: Window) -> str:
     """The configuration on screen as a picture would embed it."""
-    return encode(export.there(window.configuration()))
+    return encode(export.there(window.desk.configuration(window.theme.id)))
 
 
 def taken(path: Path) -> Configuration:
