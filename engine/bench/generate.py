@@ -91,6 +91,7 @@ def run(rows: Sequence[Row], models: dict[str, Model], device: Device, runs: int
     machine = open_machine(device, lambda: None)
     device = machine.refine(device)
     bandwidth = read_bandwidth(machine)
+    machine.trim()
     for row in rows:
         yield _measure(row, models[row.model], device, machine, runs or row.runs, bandwidth)
         machine.trim()
