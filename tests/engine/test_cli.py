@@ -191,8 +191,8 @@ def test_run_refuses_what_cannot_fit_and_runs_the_rest() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["run", "--kernel", "nope"], "there is no kernel 'nope': choose from naive, fused_softmax"),
-        (["run", "--kernel", ""], "there is no kernel '': choose from naive, fused_softmax"),
+        (["run", "--kernel", "nope"], "there is no kernel 'nope': choose from naive, dense, fused_softmax"),
+        (["run", "--kernel", ""], "there is no kernel '': choose from naive, dense, fused_softmax"),
         (["run", "--device", "cuda:99"], "there is no device 'cuda:99' here: choose "),
         (["run", "--kernel", "flash", "--set", "block_m=7"], "block_m of flash cannot be 7: choose 16, 32, 64 or 128"),
         (["run", "--seconds", "-1"], "-1.0 is not in the range"),
