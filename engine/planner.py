@@ -90,21 +90,23 @@ def reasons(spec: KernelSpec, workload: Workload, config: Config, device: Device
 def _plan(spec: KernelSpec, workload: Workload, device: Device, params: Mapping[str, int], free: int) -> KernelPlan:
     config = configured(spec, workload, device, params)
 
-    def needed(seq: int) -> int:
-        shape = replace(workload, seq=seq)
+    def needed(shape: Workload) -> int:
         return memory.peak_bytes(device, shape, [spec.operands(shape)])
 
+    def longer(tokens: int) -> Workload:
+        return replace(workload, seq_kv=tokens) if spec.info.family == "decode" else replace(workload, seq=tokens)
+
     most = next(field.hi for field in fields_of(type(workload)) if field.name == "seq")
-    longest = memory.longest(lambda seq: needed(seq) <= free, most or workload.seq)
+    longest = memory.longest(lambda tokens: needed(longer(tokens)) <= free, most or workload.seq)
     refused = "; ".join(reasons(spec, workload, config, device))
     supported = workload.pass_ in spec.info.passes
-    if not refused and needed(workload.seq) > free:
+    if not refused and needed(workload) > free:
         refused = _too_large(spec, workload, device, free, longest or 0)
     nothing = Cost(nominal_flops=workload.nominal_flops, flops=0, hbm={})  # of a pass that the kernel does not have
     return KernelPlan(
         kernel=spec.id, config=config, cost=spec.cost(workload, config) if supported else nothing,
         schedule=spec.schedule(workload, config) if spec.schedule and supported else None,
-        peak_memory_bytes=needed(workload.seq) if supported else 0, longest_seq=longest if supported else None,
+        peak_memory_bytes=needed(workload) if supported else 0, longest_seq=longest if supported else None,
         refused=refused or None,
     )
 
@@ -115,7 +117,8 @@ def _too_large(spec: KernelSpec, workload: Workload, device: Device, free: int, 
     scratch = [operand for operand in memory.owned(operands) if operand.role == "scratch"]
     held = sum(operand.bytes for operand in scratch)
     of_it = f", of it {memory.text(held)} for {_listed((o.name for o in scratch), 'and')}" if 2 * held > peak else ""
-    remedy = f"choose a sequence of at most {longest:,}" if longest else "choose a smaller batch or fewer heads"
+    what = "KV length" if spec.info.family == "decode" else "sequence"
+    remedy = f"choose a {what} of at most {longest:,}" if longest else "choose a smaller batch or fewer heads"
     return f"{spec.info.title} needs {memory.text(peak)}{of_it}; {memory.text(free)} are free on {device.id}: {remedy}"
 
 
