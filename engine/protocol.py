@@ -112,8 +112,8 @@ class Phase(Struct, frozen=True, kw_only=True, tag=True):
 class KernelPlan(Struct, frozen=True, kw_only=True):
     """What is known of one kernel before it runs. `refused` is a sentence, and then it will not run.
 
-    `peak_memory_bytes` is predicted for this kernel alone; `longest_seq` is the longest sequence that fits the
-    device with all else as it is, of a layer the largest batch (None where everything up to the field's range fits).
+    `peak_memory_bytes` is predicted for this kernel alone; `longest_seq` is the longest sequence (of decoding the longest KV
+    length, of a layer the largest batch) that fits the device with all else as it is; None where all of its range fits.
     """
 
     kernel: str
