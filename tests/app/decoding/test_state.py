@@ -146,6 +146,18 @@ def test_a_new_decoding_forgets_the_samples_and_keeps_the_hues() -> None:
     assert store.snapshot().decode.lanes == {}
 
 
+def test_the_memory_kept_is_the_most_of_this_decoding() -> None:
+    store = begun(*(MemorySample(generation=1, owners={"weights": 10, "KV cache": held}) for held in (2, 5, 0)))
+    memory = store.snapshot().decode.memory
+    assert memory is not None
+    assert memory.owners["KV cache"] == 5
+    store.reduce(decode_feed.planned(decode_feed.decoding(), generation=2))
+    store.reduce(MemorySample(generation=2, owners={"weights": 1}))
+    memory = store.snapshot().decode.memory
+    assert memory is not None
+    assert memory.owners == {"weights": 1}
+
+
 def test_a_snapshot_stays_as_it_was() -> None:
     store = begun(*(sample(n) for n in range(129, 160)))
     before = store.snapshot()
