@@ -91,6 +91,11 @@ def test_no_exponent_is_claimed_of_few_or_near_samples() -> None:
     assert begun(*(sample(n) for n in range(1000, 1300))).snapshot().decode.lanes["dense-12"].exponent == pytest.approx(0)
 
 
+def test_no_exponent_is_claimed_of_times_that_scatter() -> None:
+    wild = [sample(n, time_ns=1e6 * (1 + 30 * (n * 7919 % 13))) for n in range(32, 50)]
+    assert begun(*wild).snapshot().decode.lanes["dense-12"].exponent is None
+
+
 def test_a_few_slow_steps_do_not_bend_the_exponent() -> None:
     slow = {100, 101, 102, 150, 333}
     lanes = begun(*(sample(n, time_ns=1e4 * n * (100 if n in slow else 1)) for n in range(100, 700))).snapshot().decode.lanes
