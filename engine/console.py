@@ -49,7 +49,7 @@ def measuring() -> Iterator[None]:
 def patience(device: Device) -> None:
     """Says on stderr what a bench asks of a CPU."""
     if device.kind == "cpu":
-        click.echo("on a CPU a kernel takes minutes for a row of 16,384 tokens: cut with --only, or stop with Ctrl+C", err=True)
+        click.echo("on a CPU a kernel takes minutes for a large row: cut with --only, or stop with Ctrl+C", err=True)
 
 
 def device_of(wanted: str | None, found: tuple[Device, ...]) -> Device:
@@ -63,14 +63,15 @@ def device_of(wanted: str | None, found: tuple[Device, ...]) -> Device:
 
 
 def kernels_of(names: Iterable[str], known: Mapping[str, KernelSpec], family: Family | None = None) -> list[KernelSpec]:
-    """These kernels, each once. Raises: BadInput, also for one that is not of the family."""
+    """These kernels, each once. Raises: BadInput, also for one that does not take the workloads of the family."""
     from engine.planner import find_kernels
 
     with as_bad_input():
         found = find_kernels([name.strip() for name in names], known)
-    if strange := next((spec for spec in found if family and spec.info.family != family), None):
+    kind = next((spec.kind for spec in known.values() if spec.info.family == family), None)
+    if strange := next((spec for spec in found if kind and spec.kind is not kind), None):
         raise BadInput(f"{strange.id} computes {strange.info.family}, and these rows are {family}: choose from "
-                       f"{', '.join(name for name, spec in known.items() if spec.info.family == family)}")
+                       f"{', '.join(name for name, spec in known.items() if spec.kind is kind)}")
     return found
 
 

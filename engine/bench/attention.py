@@ -61,7 +61,7 @@ def run(
     """
     machine = open_machine(device, lambda: None)
     device = machine.refine(device)
-    ceiling = _ceiling(machine)
+    ceiling = ceiling_tflops(machine)
     pool = Pool(machine.place)
     for row in rows:
         yield _measure(row, specs, device, machine, pool, seconds, params, ceiling)
@@ -83,7 +83,7 @@ def _measure(
                   entries=tuple((timed | refused)[spec.id] for spec in specs))
 
 
-def _ceiling(machine: Machine) -> float:
+def ceiling_tflops(machine: Machine) -> float:
     """TFLOP/s of the largest plain product in bfloat16 on random data: what the matrix units give here."""
     size = CEILING if machine.place != "cpu" else CEILING // 8
     a, b = (torch.randn(size, size, device=machine.place, dtype=torch.bfloat16) for _ in range(2))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +16,7 @@ from engine.options import BadInput, params_from
 from kernels.contract import Device, Family, KernelSpec
 
 if TYPE_CHECKING:
-    from engine.bench.grid import Row
+    from engine.bench.grid import Named
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -57,10 +57,10 @@ def _contenders(kernel: str | None, peers: bool, family: Family) -> list[KernelS
 
     known = catalog()
     names = kernel.split(",") if kernel else family_of(family, known)
-    if peers:  # whole attention's peers decode too
-        names += [name for name in family_of("attention" if family == "decode" else family, known, peers=True)
-                  if known[name].info.role == "peer" and name not in names]
-    return kernels_of(names, known, None if family == "decode" else family)
+    specs = kernels_of(names, known, family)
+    kind = specs[0].kind
+    return specs + [spec for spec in known.values()
+                    if peers and spec.info.role == "peer" and spec.kind is kind and spec not in specs]
 
 
 @bench.command()
@@ -106,10 +106,15 @@ def decode(
 
 
 def _run_rows(
-    told: Any, asked: list[Row], specs: list[KernelSpec], where: Device, seconds: float, record: Path | None,
-    settings: tuple[str, ...], as_json: bool,
+    told: Any, asked: Sequence[Named], specs: list[KernelSpec], where: Device, seconds: float, record: Path | None,
+    settings: tuple[str, ...], as_json: bool, report: Callable[[list[Any]], Any] = list,
 ) -> int:
-    """Runs the rows that a record does not hold, and prints all that were asked for. `told`: the bench's module."""
+    """Runs the rows that a record does not hold, and prints all that were asked for.
+
+    Args:
+        told: the bench's module.
+        report: from the results to what is printed as JSON.
+    """
     from engine.bench.attention import holds, refusals
     from engine.bench.record import Record
 
@@ -125,9 +130,25 @@ def _run_rows(
             click.echo(f"{result.row}: {told.brief(result)}", err=True)
     found = [result for result in kept.results if result.row in {row.id for row in asked}]
     if as_json:
-        print_json(found)
+        print_json(report(found))
     else:
         click.echo(told.table(found))
     for reason in refusals(found):
         click.echo(reason, err=True)
     return 1 if any(entry.check and not entry.check.ok for result in found for entry in result.entries) else 0
+
+
+@bench.command()
+@_of_rows
+@as_json
+def linear(
+    peers: bool, kernel: str | None, only: tuple[str, ...], seconds: float, record: Path | None, device: str | None,
+    as_json: bool, settings: tuple[str, ...],
+) -> int:
+    """A linear layer over batch 1 to 256 at widths 4096 and 8192, and steps of an RNN: the knee of the roofline."""
+    from engine import devices
+    from engine.bench import linear as linear_
+    from engine.bench.linear_rows import rows
+
+    where, specs = device_of(device, devices.find()), _contenders(kernel, peers, "linear")
+    return _run_rows(linear_, rows(only), specs, where, seconds, record, settings, as_json, linear_.report)

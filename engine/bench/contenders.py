@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 
 import torch
+from msgspec.structs import replace
 
 from engine import memory, planner
 from engine.buffers import Pool, Tensors, allocate
@@ -28,11 +30,13 @@ class Contender:
 
 
 def prepare(
-    spec: KernelSpec, workload: Workload, config: Config, machine: Machine, inputs: Tensors, own: Tensors
+    spec: KernelSpec, workload: Workload, config: Config, machine: Machine, inputs: Tensors, own: Tensors,
+    others: Sequence[Tensors] = (),
 ) -> Contender:
     """Compiled, checked whole and warmed up.
 
     Args:
+        others: inputs that take turns with `inputs` while it is timed.
         own: outputs, scratch and what is saved; the first two are poisoned first, what is saved is filled by the binding.
 
     Raises:
@@ -44,20 +48,28 @@ def prepare(
     call = machine.bind(spec, workload, config, {**inputs, **own})
     found = check(spec, workload, inputs, call(), whole=True)
     checked = Check(ok=found.ok, max_error=found.max_error, tolerance=found.tolerance)
-    return Contender(spec, config, own, machine.timer(call, 0), checked)
+    calls = cycle([call, *(machine.bind(spec, workload, config, {**other, **own}) for other in others)])
+    timed = call if not others else lambda: next(calls)()
+    return Contender(spec, config, own, machine.timer(timed, 0), checked)
 
 
 def ready(
     specs: Sequence[KernelSpec], workload: Workload, device: Device, machine: Machine, pool: Pool,
-    params: Mapping[str, Mapping[str, int]],
+    params: Mapping[str, Mapping[str, int]], turns: int = 1,
 ) -> tuple[list[Contender], dict[str, tuple[Config, str]]]:
     """The kernels on one set of inputs, each ready to run; and of those that cannot, by id, the sentence why.
+
+    Args:
+        turns: as many W, each the next launch's.
 
     Raises:
         PlanError: a parameter that a kernel does not have.
     """
     operands = {o.name: o for spec in specs for o in memory.inputs_of(spec.operands(workload))}
-    inputs = pool.views(workload, list(operands.values()))
+    again = [replace(operands["W"], name=f"W{turn}") for turn in range(1, turns)]
+    views = pool.views(workload, [*operands.values(), *again])
+    inputs = {name: views[name] for name in operands}
+    others = [inputs | {"W": views[operand.name]} for operand in again]
     found: list[Contender] = []
     refused: dict[str, tuple[Config, str]] = {}
     for spec in specs:
@@ -67,7 +79,7 @@ def ready(
             if reasons:
                 raise Refusal("; ".join(reasons))
             own = {} if spec.info.opaque else allocate(workload, memory.owned(spec.operands(workload)), machine.place)
-            found.append(prepare(spec, workload, config, machine, inputs, own))
+            found.append(prepare(spec, workload, config, machine, inputs, own, others))
         except Refusal as reason:
             refused[spec.id] = config, str(reason)
         except torch.OutOfMemoryError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -30,7 +30,17 @@ def rows(only: tuple[str, ...] = ()) -> list[Row]:
     return named(_all(), only)
 
 
-def named(found: Sequence[Row], only: tuple[str, ...]) -> list[Row]:
+class Named(Protocol):
+    """A row of any bench."""
+
+    @property
+    def id(self) -> str: ...
+
+
+N = TypeVar("N", bound=Named)
+
+
+def named(found: Sequence[N], only: tuple[str, ...]) -> list[N]:
     """Those whose ids hold every word of one of `only`; without one all. Raises: BadInput where there is none."""
     chosen = [row for row in found if holding(row.id, only)]
     if not chosen:

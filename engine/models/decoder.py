@@ -82,21 +82,26 @@ class Decoder:
         Raises:
             ValueError: a prompt for a cache that holds something, or more tokens than it has room for.
         """
-        batch, count = tokens.shape
+        count = tokens.shape[1]
         if cache is not None:
             if cache.longest + count > cache.capacity:
                 raise ValueError(f"{cache.longest + count} tokens do not fit a cache for {cache.capacity}: make a larger one")
-            if count == 1:
-                return self._step(tokens[:, 0], cache)
-            if cache.longest:
+            if cache.longest and count > 1:
                 raise ValueError(f"the cache holds {cache.longest} tokens: give a prompt to an empty one, or a token at a time")
+        with sdpa_kernel(BACKENDS):
+            if cache is not None and count == 1:
+                return self._step(tokens[:, 0], cache)
+            return self._prompts(tokens, cache, lengths)
+
+    def _prompts(self, tokens: Tensor, cache: Cache | None, lengths: Tensor | None) -> Tensor:
+        """As many sequences at once as `memory` says."""
+        batch, count = tokens.shape
         logits = torch.empty((batch, self.model.vocab), dtype=self._embedding.dtype, device=self.place)
         each = sequences_at_once(count)
-        with sdpa_kernel(BACKENDS):
-            for start in range(0, batch, each):
-                some = slice(start, start + each)
-                logits[some] = self._prompt(
-                    tokens[some], cache.part(some) if cache else None, None if lengths is None else lengths[some])
+        for start in range(0, batch, each):
+            some = slice(start, start + each)
+            logits[some] = self._prompt(
+                tokens[some], cache.part(some) if cache else None, None if lengths is None else lengths[some])
         if cache is not None:
             cache.hold(count, lengths)
         return logits

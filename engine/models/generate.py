@@ -76,8 +76,8 @@ class Generation:
         self._choose(self._decoder.forward(self._all[:, :count], self.cache, self._ends if self._ragged else None))
 
     def prepare(self) -> None:
-        """What the first step would otherwise do before it: capture the graph; or, on a GPU without a cache, compute the
-        longest sequence once, so that the allocator holds blocks that all others fit in."""
+        """What the first step would otherwise do before it, and may be done before the prompt: capture the graph; or, on a GPU
+        without a cache, compute the longest sequence once, so that the allocator holds blocks that all others fit in."""
         if self._prepared:
             return
         self._prepared = True
@@ -122,7 +122,7 @@ class Generation:
         if self._graph is not None:
             self._graph.reset()
         self._graph = self.cache = None
-        self._all = self._all[:, :0]
+        self._all = self._all.new_empty((self.batch, 0))
 
     def _require_room(self, held: int) -> None:
         if held + 1 > self.capacity:
@@ -160,6 +160,7 @@ class Generation:
         cache.whole = True
         longest, noise = cache.longest, self._generator.get_state()
         with torch.cuda.stream(stream):
+            self._ends.clamp_(min=1)  # before the prompt: a step begins with a last token
             self._advance()
             cache.advance(-1)
             self._ends.sub_(1)

@@ -15,7 +15,7 @@ from kernels.contract import AttentionWorkload, Config, Cost, Device, Expr, Oper
 from kernels.jit import block_d, cdiv, next_power_of_2
 
 LEAST_ROWS = 16        # query heads of a tile, as the matrix units take them
-MOST_HEADS = 64        # query heads that one program serves
+MOST_HEADS = 64        # query heads that one program serves; in float32, which no matrix unit multiplies exactly, 16
 LEAST_KEYS = 128       # of a split, where the number of splits is chosen
 MOST_SPLITS = 128
 MOST_PROGRAMS = 1024   # of a grid that is cut at all: some waves of the largest devices
@@ -35,7 +35,8 @@ PARAMS = (
 
 def packed(workload: AttentionWorkload) -> int:
     """Query heads in one tile: the group's, or the largest part of it that a program serves."""
-    return max(n for n in range(1, min(workload.group, MOST_HEADS) + 1) if workload.group % n == 0)
+    most = LEAST_ROWS if workload.dtype == "float32" else MOST_HEADS
+    return max(n for n in range(1, min(workload.group, most) + 1) if workload.group % n == 0)
 
 
 def rows(heads: int) -> int:

@@ -27,7 +27,6 @@ Activation = Literal["none", "gelu", "gelu_tanh", "swiglu"]
 ELEMENTS = 1 << 14  # of W that a program of one row asks for at once: 16 loads of 16 bytes a thread
 WHOLE = 4096        # inputs up to which a program of one row holds whole rows of W
 WIDEST = 1 << 14    # inputs that a program can normalise: it holds the row
-NORM_WARPS = 4
 
 
 class Norm(NamedTuple):
@@ -87,6 +86,11 @@ class Layer(NamedTuple):
         """Those of the launch that normalises rows."""
         return {"D": self.d_in, "WIDTH": next_power_of_2(self.d_in), "CENTRED": self.norm == "centred", "SHIFT": self.shift,
                 "OVERLAP": self.overlap}
+
+    @property
+    def norm_warps(self) -> int:
+        """Of that launch, so that a row of any width stays in registers."""
+        return min(16, max(4, next_power_of_2(self.d_in) // 1024))
 
     def constants(self, tiles: Tiles) -> dict[str, Any]:
         """Those of the launch that multiplies."""
@@ -159,7 +163,7 @@ def bind(
     if norm is None:
         return lambda: several_rows[tall](*tall_args, **options)
     norm_args = (x, rows, gain, shift, x.stride(0), rows.stride(0), eps)
-    norm_options = layer.norm_constants | {"num_warps": NORM_WARPS} | pdl
+    norm_options = layer.norm_constants | {"num_warps": layer.norm_warps} | pdl
 
     def launches() -> None:
         normalise[(layer.rows,)](*norm_args, **norm_options)
@@ -181,7 +185,7 @@ def compilations(layer: Layer, tiles: Tiles | None = None) -> tuple[Compilation,
     if cut.block_m == 0:
         return (compilation(one_row, layer.constants(cut), cut.warps, 1),)
     product = compilation(several_rows, layer.constants(cut), cut.warps, cut.stages)
-    return (compilation(normalise, layer.norm_constants, NORM_WARPS, 1), product) if layer.norm != "none" else (product,)
+    return (compilation(normalise, layer.norm_constants, layer.norm_warps, 1), product) if layer.norm != "none" else (product,)
 
 
 def _limits(x: torch.Tensor) -> tuple[int, ...]:

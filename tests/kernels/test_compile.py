@@ -44,7 +44,7 @@ def test_compiles_within_its_limits(table: str, compilation: Compilation) -> Non
     assert found.sram_bytes <= SRAM_LIMIT[table]
     assert found.registers <= 255
     if "dot" in compilation.kernel.src and "16-bit" in compilation.key:
-        assert MATRIX[table] in sass
+        assert matrix(table, compilation) in sass
     if compilation.constants.get("TMA"):
         assert "UTMALDG.4D" in sass
     if compilation.constants.get("TMA") and compilation.launch == "scores":
@@ -67,6 +67,12 @@ def _softmax_comes_before_the_wait_for_its_product(sass: str) -> bool:
     return bool(starts) and all(
         sum(event == "MUFU.EX2" for event in events[i : events.index("WARPGROUP.DEPBAR.LE gsb0, 0x0", i)]) >= 32 for i in starts
     )
+
+
+def matrix(table: str, compilation: Compilation) -> str:
+    """The product's instruction: wgmma wants 64 rows of its tall operand, which is W in a layer."""
+    tall = compilation.constants.get("BLOCK_N" if compilation.launch == "linear" else "BLOCK_M", 64)
+    return MATRIX[table] if tall >= 64 else "HMMA"
 
 
 def crowded(compilation: Compilation) -> bool:

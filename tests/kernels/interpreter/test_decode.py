@@ -2,55 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import os
 from itertools import product
-from typing import Any
 
 import pytest
 import torch
 
 from kernels.catalog import catalog
-from kernels.contract import AttentionWorkload, Config
-from kernels.decode import append, paged, quantized, shares, split_kv
+from kernels.contract import Config
+from kernels.decode import append, shares
 from kernels.decode.append import Kind
 from kernels.decode.eight_bits import CODES, quantised
+from tests.kernels.caches import KINDS, bound, cached, spoil, wanted
 from tests.kernels.shapes import error, shape, tensors_for
 
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="needs TRITON_INTERPRET=1 (make test)")
 
 CAPACITY = 100
-KINDS: tuple[Kind, ...] = ("dense", "paged", "int8", "fp8")
-KERNEL_OF = {"dense": "split_kv", "paged": "paged", "int8": "int8", "fp8": "fp8"}
 
 
 def config_of(**more: int) -> Config:
     return Config(params={"block_n": 16, "warps": 4, "stages": 2, "splits": 3, **more})
-
-
-def cached(kind: Kind, w: AttentionWorkload) -> dict[str, torch.Tensor]:
-    """A whole cache of that kind, filled, and the plain K and V that it was made of."""
-    spec = catalog()[KERNEL_OF[kind]]
-    tensors = tensors_for(spec, w)
-    if spec.save:
-        spec.save(w, tensors)
-    return tensors
-
-
-def bound(kind: Kind, w: AttentionWorkload, config: Config, tensors: dict[str, torch.Tensor], lengths: torch.Tensor) -> Any:
-    if kind == "paged":
-        return paged.bind(w, config, tensors, lengths)
-    if kind == "dense":
-        return split_kv.bind(w, config, tensors, lengths)
-    return quantized.bind(kind, w, config, tensors, lengths)
-
-
-def wanted(kind: Kind, w: AttentionWorkload, plain: dict[str, torch.Tensor], b: int, length: int) -> torch.Tensor:
-    if length == 0:
-        return torch.zeros(1, w.heads, 1, w.head_dim, dtype=torch.float64)
-    one = shape(1, w.kv_heads, seq_kv=length, batch=1, dtype=w.dtype, head_dim=w.head_dim)
-    part = {"Q": plain["Q"][b : b + 1], "K": plain["K"][b : b + 1, :, :length], "V": plain["V"][b : b + 1, :, :length]}
-    return catalog()[KERNEL_OF[kind]].reference(one, part, None)["O"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -62,17 +34,7 @@ def test_a_length_below_the_capacity_reads_nothing_beyond_it(
     w = shape(1, 2, seq_kv=CAPACITY, dtype=dtype)
     tensors = cached(kind, w)
     plain = {name: x.clone() for name, x in tensors.items()}
-    for b, length in enumerate(lengths):
-        for name in ("K", "V"):
-            tensors[name][b, :, length:] = math.nan
-        if kind == "paged":
-            for at in range(length, CAPACITY):
-                for name in ("K_pages", "V_pages"):
-                    tensors[name][tensors["table"][b, at // paged.PAGE], at % paged.PAGE] = math.nan
-            tensors["table"][b, -(-length // paged.PAGE) :] = 1 << 30
-        elif kind != "dense":
-            for name in ("k_scale", "v_scale"):
-                tensors[name][b, :, length:] = math.nan
+    spoil(kind, tensors, lengths)
     config = config_of(**more)
     assert shares.splits(w, config) == 3
     bound(kind, w, config, tensors, torch.tensor(lengths, dtype=torch.int32))()
