@@ -49,7 +49,10 @@ class LaneSeries:
 
 @dataclass(frozen=True, slots=True)
 class DecodeState:
-    """What every view of a decoding draws. `plans` and `lanes` by lane, in the order chosen; `refusals`: lane -> sentence."""
+    """What every view of a decoding draws. `plans` and `lanes` by lane, in the order chosen; `refusals`: lane -> sentence.
+
+    `memory` is the sample of this decoding in which most was allocated: a lane that is done gives its cache back.
+    """
 
     decoding: Decoding | None = None
     plans: dict[str, LanePlan] = field(default_factory=dict)
@@ -150,7 +153,7 @@ class DecodeStore:
                 self._sample(t_s, event)
             case LaneDone() if event.lane in self._plans:
                 self._done = {**self._done, event.lane: event}
-            case MemorySample():
+            case MemorySample() if self._memory is None or sum(event.owners.values()) >= sum(self._memory.owners.values()):
                 self._memory = event
             case Refused():
                 self._refusals = {**self._refusals, event.kernel: event.reason}

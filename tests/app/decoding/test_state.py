@@ -91,6 +91,11 @@ def test_no_exponent_is_claimed_of_few_or_near_samples() -> None:
     assert begun(*(sample(n) for n in range(1000, 1300))).snapshot().decode.lanes["dense-12"].exponent == pytest.approx(0)
 
 
+def test_no_exponent_is_claimed_of_times_that_scatter() -> None:
+    wild = [sample(n, time_ns=1e6 * (1 + 30 * (n * 7919 % 13))) for n in range(32, 50)]
+    assert begun(*wild).snapshot().decode.lanes["dense-12"].exponent is None
+
+
 def test_a_few_slow_steps_do_not_bend_the_exponent() -> None:
     slow = {100, 101, 102, 150, 333}
     lanes = begun(*(sample(n, time_ns=1e4 * n * (100 if n in slow else 1)) for n in range(100, 700))).snapshot().decode.lanes
@@ -144,6 +149,18 @@ def test_a_new_decoding_forgets_the_samples_and_keeps_the_hues() -> None:
     assert after.hues["paged-12"] == hues["none-12"]
     store.reduce(sample(129, generation=1))     # late
     assert store.snapshot().decode.lanes == {}
+
+
+def test_the_memory_kept_is_the_most_of_this_decoding() -> None:
+    store = begun(*(MemorySample(generation=1, owners={"weights": 10, "KV cache": held}) for held in (2, 5, 0)))
+    memory = store.snapshot().decode.memory
+    assert memory is not None
+    assert memory.owners["KV cache"] == 5
+    store.reduce(decode_feed.planned(decode_feed.decoding(), generation=2))
+    store.reduce(MemorySample(generation=2, owners={"weights": 1}))
+    memory = store.snapshot().decode.memory
+    assert memory is not None
+    assert memory.owners == {"weights": 1}
 
 
 def test_a_snapshot_stays_as_it_was() -> None:
