@@ -11,10 +11,10 @@ import click
 from msgspec.structs import replace
 
 from app.bench import BENCHES, report
-from app.decoding.options import LAB, decode_options, decoding_from, refuse_elsewhere
+from app.lab_options import lab_options, options_of
 from app.labs import names
 from app.screen import cannot_show, has_display, use_offscreen
-from engine.options import BadInput, run_command, workload_from, workload_options
+from engine.options import BadInput, run_command, workload_options
 
 SECONDS, MOST_S = 8.0, 3600.0
 PICTURE = Path("tilescope.png")
@@ -34,7 +34,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--size", metavar="WxH", help="Of the window; 1440x900 at first.")
 @click.option("--bench", type=click.Choice(tuple(BENCHES)), help="Measure the window itself.")
 @click.option("--json", "as_json", is_flag=True, help="The bench's figures as JSON.")
-@decode_options
+@lab_options
 @workload_options
 def main(
     lab: str, device: str | None, kernel: str | None, url: str, opened: Path | None, record: Path | None, theme: str | None,
@@ -76,15 +76,10 @@ def _asked(lab: str, device: str | None, kernel: str | None, options: dict[str, 
     if lab not in names():
         raise BadInput(f"there is no lab {lab!r}: choose {', '.join(names())}")
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    if lab == LAB:
-        if kernel is not None:
-            raise BadInput("--kernel belongs to the attention lab: leave it out of the decode lab")
-        decoding = decoding_from(given)
-        return {name: value for name, value in (("device", device), ("decoding", decoding)) if value}
-    refuse_elsewhere(given)
-    workload_from(given)
-    kernels = tuple(name.strip() for name in kernel.split(",")) if kernel is not None else ()
-    return {name: value for name, value in (("device", device), ("kernels", kernels), ("options", given)) if value}
+    if kernel is not None:
+        given["kernel"] = kernel
+    asked = options_of(lab, given)
+    return {name: value for name, value in (("device", device), *asked.items()) if value}
 
 
 def _check(url: str, opened: Path | None, seconds: float, asked: dict[str, Any]) -> None:
@@ -93,7 +88,7 @@ def _check(url: str, opened: Path | None, seconds: float, asked: dict[str, Any])
         raise BadInput(f"--seconds {seconds:g} is out of range: choose from 0.1 to {MOST_S:g}")
     if url.startswith("replay:") and (asked or opened):
         raise BadInput("a replay shows what was recorded: leave out --open, --device, --kernel and a workload's options")
-    if opened and ("options" in asked or "kernels" in asked or "decoding" in asked):
+    if opened and asked.keys() - {"device"}:
         raise BadInput("--open restores a workload and its kernels: leave out --kernel and a workload's options")
 
 

@@ -9,11 +9,8 @@ from PySide6.QtCore import QPointF, QRectF, QSizeF, Qt
 from PySide6.QtGui import QFont, QFontMetricsF, QPainter, QTextLayout, QTextOption
 
 from app import format as fmt
-from app.configuration import AnyConfiguration, Configuration
-from app.decoding.facts import CACHE_TITLES
-from app.facts import shared
+from app.configuration import AnyConfiguration
 from app.theme import Theme
-from engine.protocol import CACHES, AttentionWorkload, Decoding
 
 MARGIN, GAP, ROW_GAP = 12.0, 12.0, 4.0
 SOFTWARE = ("tilescope", "torch", "triton", "python", "driver")
@@ -30,10 +27,10 @@ class Caption(NamedTuple):
 def caption(shown: AnyConfiguration) -> Caption:
     """The caption of a picture of this configuration."""
     return Caption(shown.verdict, (
-        ("Workload" if isinstance(shown, Configuration) else "Decoding", run_words(shown)),
+        (shown.NOUN, shown.words()),
         ("Device", _device_words(shown)),
         ("Software", _software_words(shown)),
-        ("Numbers", _numbers_words(shown)),
+        ("Numbers", shown.numbers()),
         ("Saved", _date_words(shown.saved)),
     ))
 
@@ -53,36 +50,6 @@ def paint(painter: QPainter, words: Caption, theme: Theme, area: QRectF) -> None
         painter.drawText(area.topLeft() + line.baseline, line.text)
 
 
-def run_words(shown: AnyConfiguration) -> str:
-    """What runs, in one line."""
-    return workload_words(shown.workload) if isinstance(shown, Configuration) else decoding_words(shown.decoding)
-
-
-def decoding_words(run: Decoding) -> str:
-    """A decoding in one line: `GPT-2 small · batch 1 · 128 tokens of prompt and 512 new · no cache, dense · MHA · float16`."""
-    caches = [CACHE_TITLES[cache] for cache in CACHES if any(lane.cache == cache for lane in run.lanes)]
-    heads = sorted({lane.kv_heads for lane in run.lanes}, reverse=True)
-    return " · ".join([
-        run.model.title, f"batch {fmt.count(run.batch)}",
-        f"{fmt.count(run.prompt)} tokens of prompt and {fmt.count(run.new)} new",
-        ", ".join(caches), ", ".join(shared(run.model.heads, kv_heads) for kv_heads in heads), run.dtype])
-
-
-def workload_words(workload: AttentionWorkload) -> str:
-    """A workload in one line: `batch 4 · sequence 4 096 · 16 query and 16 KV heads (MHA) · head dim 128 · ...`."""
-    length = fmt.count(workload.seq)
-    if workload.keys != workload.seq:
-        length += f", keys {fmt.count(workload.keys)}"
-    parts = [
-        f"batch {fmt.count(workload.batch)}", f"sequence {length}",
-        f"{workload.heads} query and {workload.kv_heads} KV heads ({workload.sharing})",
-        f"head dim {workload.head_dim}", workload.dtype, "causal" if workload.causal else "full",
-    ]
-    if workload.window:
-        parts.append(f"window {fmt.count(workload.window)}")
-    return " · ".join([*parts, workload.pass_])
-
-
 def _device_words(shown: AnyConfiguration) -> str:
     if shown.machine is None:
         return shown.device
@@ -98,22 +65,6 @@ def _software_words(shown: AnyConfiguration) -> str:
     stated = shown.machine.driver if shown.machine else ""
     known = [(name, shown.software[name]) for name in SOFTWARE if shown.software.get(name)]
     return " · ".join(f"{NAMES.get(name, name)} {number}" for name, number in known if not (name == "driver" and stated))
-
-
-def _numbers_words(shown: AnyConfiguration) -> str:
-    """`times measured (CUDA events) · warm L2 · median of 40 samples · bytes scheduled`."""
-    if not isinstance(shown, Configuration):
-        kinds = sorted({f"{lane.time_provenance} ({lane.time_source})" for lane in shown.lanes if lane.step_p50_ns is not None})
-        return f"times {', '.join(kinds)} · bytes by formula" if kinds else "no time was measured · bytes by formula"
-    moved = f"bytes {' and '.join(sorted({row.bytes_provenance for row in shown.measured}, reverse=True)) or fmt.NA}"
-    timed = [row for row in shown.measured if row.time_p50_ns is not None]
-    if not timed:
-        return f"no time was measured · {moved}"
-    sources = sorted({f"{row.time_provenance} ({row.time_source})" for row in timed})
-    policies = sorted({f"{row.l2_policy} L2" for row in timed if row.l2_policy})
-    fewest, most = min(row.samples for row in timed), max(row.samples for row in timed)
-    of = fmt.plural(most, "sample") if fewest == most else f"{fmt.count(fewest)} to {fmt.plural(most, 'sample')}"
-    return " · ".join([f"times {', '.join(sources)}", *policies, f"median of {of}", moved])
 
 
 def _date_words(saved: str) -> str:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
 
+from app import format as fmt
+from app.batching.configuration import BatchConfiguration
 from app.decoding.configuration import DecodeConfiguration
 from app.facts import opaque
-from app.saved import SCHEMA, Saved, stated
+from app.saved import SCHEMA, Cell, Saved, stated
 from app.store import Snapshot
 from app.verdict import verdict
 from engine.protocol import MOST_QUOTED, AttentionWorkload, KernelPlan, Provenance
+from kernels.contract import fields_of
 
 Setting = Annotated[int, Meta(ge=0, lt=1 << 31)]
 
@@ -55,20 +58,59 @@ class Configuration(Saved, frozen=True, kw_only=True):
     `params` are the kernel parameters that the user set.
     """
 
+    NOUN: ClassVar[str] = "Workload"
+    MEASURED: ClassVar[type[Struct]] = Measured
+
     workload: AttentionWorkload
     kernels: tuple[str, ...]
     params: dict[str, dict[str, Setting]] = field(default_factory=dict)
     measured: tuple[Measured, ...] = ()
 
+    def words(self) -> str:
+        """`batch 4 · sequence 4 096 · 16 query and 16 KV heads (MHA) · head dim 128 · ...`."""
+        workload = self.workload
+        length = fmt.count(workload.seq)
+        if workload.keys != workload.seq:
+            length += f", keys {fmt.count(workload.keys)}"
+        parts = [
+            f"batch {fmt.count(workload.batch)}", f"sequence {length}",
+            f"{workload.heads} query and {workload.kv_heads} KV heads ({workload.sharing})",
+            f"head dim {workload.head_dim}", workload.dtype, "causal" if workload.causal else "full",
+        ]
+        if workload.window:
+            parts.append(f"window {fmt.count(workload.window)}")
+        return " · ".join([*parts, workload.pass_])
 
-AnyConfiguration = Configuration | DecodeConfiguration
+    def numbers(self) -> str:
+        moved = f"bytes {' and '.join(sorted({row.bytes_provenance for row in self.measured}, reverse=True)) or fmt.NA}"
+        timed = [row for row in self.measured if row.time_p50_ns is not None]
+        if not timed:
+            return f"no time was measured · {moved}"
+        sources = sorted({f"{row.time_provenance} ({row.time_source})" for row in timed})
+        policies = sorted({f"{row.l2_policy} L2" for row in timed if row.l2_policy})
+        fewest, most = min(row.samples for row in timed), max(row.samples for row in timed)
+        of = fmt.plural(most, "sample") if fewest == most else f"{fmt.count(fewest)} to {fmt.plural(most, 'sample')}"
+        return " · ".join([f"times {', '.join(sources)}", *policies, f"median of {of}", moved])
+
+    def rows(self) -> tuple[Struct, ...]:
+        return self.measured
+
+    def columns(self) -> dict[str, Cell]:
+        workload = msgspec.to_builtins(self.workload)
+        return {"_".join(filter(None, (field.name, field.unit))): workload[field.name]
+                for field in fields_of(AttentionWorkload)}
+
+
+AnyConfiguration = Configuration | DecodeConfiguration | BatchConfiguration
 
 
 class ConfigurationError(ValueError):
     """A text that is no configuration; the text is a clause that says why."""
 
 
-_kernels, _decoding = msgspec.json.Decoder(Configuration), msgspec.json.Decoder(DecodeConfiguration)
+_kernels = msgspec.json.Decoder(Configuration)
+_others: dict[str, msgspec.json.Decoder[DecodeConfiguration] | msgspec.json.Decoder[BatchConfiguration]] = {  # by what each has
+    "decoding": msgspec.json.Decoder(DecodeConfiguration), "batching": msgspec.json.Decoder(BatchConfiguration)}
 
 
 def configuration(
@@ -100,7 +142,8 @@ def decode(text: str | bytes) -> AnyConfiguration:
         head = msgspec.json.decode(text, type=_Head)
         if head.schema != SCHEMA:
             raise ConfigurationError(f"it is of schema {head.schema} and this version reads {SCHEMA}")
-        return _kernels.decode(text) if head.decoding is msgspec.UNSET else _decoding.decode(text)
+        told = next((name for name in _others if getattr(head, name) is not msgspec.UNSET), None)
+        return _kernels.decode(text) if told is None else _others[told].decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ConfigurationError(f"its configuration is damaged: {_line(error)}") from error
 
@@ -113,6 +156,7 @@ def _line(error: Exception) -> str:
 class _Head(Struct):
     schema: int
     decoding: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    batching: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 def _measured(snapshot: Snapshot, plan: KernelPlan) -> Measured:

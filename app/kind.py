@@ -10,7 +10,7 @@ from rich.table import Table
 
 from app.configuration import AnyConfiguration
 from app.store import Snapshot
-from engine.protocol import Configure, ConfigureDecoding, Hello
+from engine.protocol import Configure, ConfigureBatching, ConfigureDecoding, Hello
 
 if TYPE_CHECKING:
     from app.panels.form import Form
@@ -27,7 +27,7 @@ class Choice(Protocol):
     def device(self) -> str:
         """Where it runs."""
 
-    def configure(self, generation: int) -> Configure | ConfigureDecoding:
+    def configure(self, generation: int) -> Configure | ConfigureDecoding | ConfigureBatching:
         """The command that runs it."""
 
     def lacks(self) -> tuple[str, str] | None:

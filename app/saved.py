@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -14,14 +14,20 @@ from app.verdict import Verdict
 from engine.protocol import Device
 
 SCHEMA = 1
+Cell = str | int | float | None
 
 
 class Saved(Struct, frozen=True, kw_only=True):
     """What the configurations of all labs have.
 
     `machine` is the device without its serial number; `theme` is the picture's. `saved` is the local time in ISO 8601 with its
-    offset; `verdict` and `provenance` are the verdict line's.
+    offset; `verdict` and `provenance` are the verdict line's. `NOUN`: what a run is called; `EACH`: what its figures are of;
+    `MEASURED`: what `rows` are.
     """
+
+    NOUN: ClassVar[str] = ""
+    EACH: ClassVar[str] = "execution"
+    MEASURED: ClassVar[type[Struct]]
 
     schema: int = SCHEMA
     lab: str
@@ -32,6 +38,22 @@ class Saved(Struct, frozen=True, kw_only=True):
     saved: str = ""
     verdict: str = ""
     provenance: str = ""
+
+    def words(self) -> str:
+        """What runs, in one line."""
+        raise NotImplementedError
+
+    def numbers(self) -> str:
+        """Where the numbers come from: `times measured (CUDA events) · warm L2 · median of 40 samples · bytes scheduled`."""
+        raise NotImplementedError
+
+    def rows(self) -> tuple[Struct, ...]:
+        """What was measured."""
+        raise NotImplementedError
+
+    def columns(self) -> dict[str, Cell]:
+        """What runs, as cells that each row of a table repeats."""
+        raise NotImplementedError
 
 
 def stated(snapshot: Snapshot, lab: str, theme: str, said: Verdict) -> dict[str, Any]:

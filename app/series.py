@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -46,8 +47,9 @@ class Series:
         return None if self.stats is None else float(self.tflops[-1] * self.time_ns[-1]) / self.stats.p50
 
 
-def _stats(time_ns: FloatArray) -> Stats:
-    p20, p50, p80 = np.percentile(time_ns, (20, 50, 80)).tolist()
+def quantiles(time_ns: Sequence[float] | FloatArray) -> Stats:
+    """Of some times, one at least."""
+    p20, p50, p80 = np.percentile(np.asarray(time_ns), (20, 50, 80)).tolist()
     return Stats(p20, p50, p80, len(time_ns))
 
 
@@ -79,7 +81,7 @@ class KernelRing:
         if self._series is None:
             t_s, time_ns, generation, tflops = self._ring.rows
             n = min(self._current, WINDOW)
-            stats = _stats(time_ns[-n:]) if n else None
+            stats = quantiles(time_ns[-n:]) if n else None
             last = self._last
             self._series = Series(
                 t_s, time_ns, generation.astype(np.int64), tflops, stats, last.provenance, last.source, last.l2_policy

@@ -9,12 +9,16 @@ from itertools import count
 import numpy as np
 from msgspec.structs import replace
 
+from app.batching.state import BatchState, BatchStore, kernels_of
 from app.decoding.state import DecodeState, DecodeStore
 from app.rings import Ring
 from app.series import EARLIER, FloatArray, KernelRing, Series, Stats
 from engine.protocol import (
     AttentionWorkload,
+    BatchingPlanned,
+    BatchSample,
     Bye,
+    Ceilings,
     Checked,
     DecodeSample,
     DecodingPlanned,
@@ -57,7 +61,8 @@ class Snapshot:
     """What every view draws. `now_s` is the time of the newest event; `live` is False while the view is paused.
 
     `plans` are in the order chosen. `refusals`: kernel -> sentence, and "" for a command that was refused as a whole.
-    `decode` is all that is known of a decoding; the other fields that name kernels know nothing of it.
+    `decode` and `batch` are all that is known of a decoding and of a batching; the other fields that name kernels know nothing
+    of them.
     A field is the same object as in the snapshot before unless something in it changed: views compare by identity.
     """
 
@@ -78,6 +83,7 @@ class Snapshot:
     telemetry: Telemetry = field(default_factory=Telemetry)
     memory: MemorySample | None = None
     decode: DecodeState = field(default_factory=DecodeState)
+    batch: BatchState = field(default_factory=BatchState)
     fault: Fault | None = None
 
     @property
@@ -122,8 +128,8 @@ class Store:
         self._generation = EARLIER
         self._hello: Hello | None = None
         self._planned: Planned | None = None
-        self._decode = DecodeStore()
-        self._decodes = False   # whether the newest plan is a decoding's
+        self._decode, self._batch = DecodeStore(), BatchStore()
+        self._planned_for: DecodeStore | BatchStore | None = None   # whose the newest plan is; None: that of kernels
         self._device_id: str | None = None
         self._plans: dict[str, KernelPlan] = {}
         self._hues: dict[str, int] = {}
@@ -153,13 +159,19 @@ class Store:
             case Planned():
                 self._plan(event)
             case DecodingPlanned():
-                self._plan_decoding(event)
+                self._plan_apart(event, self._decode)
+                self._decode.plan(event, recoloured(self._decode.state().hues, (plan.lane.id for plan in event.plans)))
+            case BatchingPlanned():
+                self._plan_apart(event, self._batch)
+                self._batch.plan(event, recoloured(self._batch.state().hues, kernels_of(event.batching)))
             case DecodeSample() | LaneDone():
                 self._decode.reduce(self._t_s(event), event)
-            case MemorySample() if self._decodes:
-                self._decode.reduce(self._t_s(event), event)
-            case Refused() if self._decodes and event.kernel:
-                self._decode.reduce(self._t_s(event), event)
+            case BatchSample() | Ceilings():
+                self._batch.reduce(self._t_s(event), event)
+            case MemorySample() | Checked() if self._planned_for is not None:
+                self._planned_for.reduce(self._t_s(event), event)
+            case Refused() if self._planned_for is not None and event.kernel:
+                self._planned_for.reduce(self._t_s(event), event)
             case Phase():
                 self._phase = event
             case KernelSample():
@@ -191,7 +203,8 @@ class Store:
                 memory_bytes=planned.memory_bytes if planned else None,
                 series=self._current_series(), telemetry=self._current_telemetry(),
                 checks=self._checks, refusals=self._refusals,
-                memory=self._memory, decode=self._decode.state(), fault=self._fault,
+                memory=self._memory, decode=self._decode.state(), batch=self._batch.state(),
+                fault=self._fault,
             )
         return self._snapshot
 
@@ -203,8 +216,9 @@ class Store:
         self._epoch_s = self._now_s
         self._hello, self._planned, self._phase, self._memory, self._fault = hello, None, None, None, None
         self._generation, self._checks, self._refusals = EARLIER, {}, {}
-        self._plans, self._series, self._decodes, self._device_id = {}, None, False, None
+        self._plans, self._series, self._planned_for, self._device_id = {}, None, None, None
         self._decode.forget()
+        self._batch.forget()
         for ring in self._kernels.values():
             ring.new_session()
 
@@ -215,7 +229,7 @@ class Store:
 
     def _plan(self, planned: Planned) -> None:
         self._move_to(planned.device)
-        self._decodes = False
+        self._planned_for = None
         if planned.generation != self._generation:
             self._checks, self._series = {}, None
             for ring in self._kernels.values():
@@ -225,12 +239,11 @@ class Store:
         self._hues = recoloured(self._hues, self._plans)
         self._refusals = {plan.kernel: plan.refused for plan in planned.plans if plan.refused}
 
-    def _plan_decoding(self, planned: DecodingPlanned) -> None:
+    def _plan_apart(self, planned: DecodingPlanned | BatchingPlanned, store: DecodeStore | BatchStore) -> None:
+        """Another run, of which another store knows all."""
         self._move_to(planned.device)
-        self._decodes, self._generation = True, planned.generation
+        self._planned_for, self._generation = store, planned.generation
         self._refusals = {kernel: reason for kernel, reason in self._refusals.items() if kernel}
-        hues = recoloured(self._decode.state().hues, (plan.lane.id for plan in planned.plans))
-        self._decode.plan(planned, hues)
 
     def _move_to(self, device: str) -> None:
         """Another device has other readings."""

@@ -8,17 +8,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from app.caption import run_words
-from app.configuration import AnyConfiguration, Configuration, Measured
-from app.decoding.configuration import MeasuredLane
-from engine.protocol import AttentionWorkload
-from kernels.contract import fields_of
-
-Cell = str | int | float | None
+from app.configuration import AnyConfiguration
+from app.saved import Cell
 
 
 def as_csv(shown: AnyConfiguration) -> bytes:
-    """One header comment, the columns' names, and one row a kernel or a lane that also says device and workload.
+    """One header comment, the columns' names, and the rows that were measured, which also say device and workload.
 
     Source: RFC 4180. The comment fills its row up with empty cells and needs no quotes, so that what knows comments skips
     it and what does not still sees one table; the byte order mark tells spreadsheets that this is UTF-8.
@@ -40,25 +35,16 @@ def as_tabs(shown: AnyConfiguration) -> str:
 
 
 def table(shown: AnyConfiguration) -> tuple[list[str], list[list[Cell]]]:
-    """The columns, with their units in the names, and a row a kernel or a lane. A missing number is None: an empty cell."""
+    """The columns, with their units in the names, and the rows that were measured. A missing number is None: an empty cell."""
     where: dict[str, Cell] = {"device": shown.device, "device_name": shown.machine.name if shown.machine else ""}
-    if isinstance(shown, Configuration):
-        workload = msgspec.to_builtins(shown.workload)
-        where |= {"_".join(filter(None, (field.name, field.unit))): workload[field.name]
-                  for field in fields_of(AttentionWorkload)}
-        columns, measured = Measured.__struct_fields__, [msgspec.structs.asdict(row) for row in shown.measured]
-    else:
-        run = shown.decoding
-        where |= {"model": run.model.id, "batch": run.batch, "prompt_tokens": run.prompt, "new_tokens": run.new,
-                  "dtype": run.dtype}
-        columns, measured = MeasuredLane.__struct_fields__, [msgspec.structs.asdict(row) for row in shown.lanes]
+    where |= shown.columns()
+    columns, measured = shown.MEASURED.__struct_fields__, [msgspec.structs.asdict(row) for row in shown.rows()]
     names = [*columns, *where]
     return names, [[_plain((row | where)[name]) for name in names] for row in measured]
 
 
 def _comment(shown: AnyConfiguration) -> str:
-    parts = ["# Tilescope", f"{shown.lab} lab", run_words(shown), shown.saved,
-             "ns and bytes per execution" if isinstance(shown, Configuration) else "ns and bytes per step"]
+    parts = ["# Tilescope", f"{shown.lab} lab", shown.words(), shown.saved, f"ns and bytes per {shown.EACH}"]
     parts += [f"{name} {number}" for name, number in shown.software.items()]
     return " · ".join(parts).translate(str.maketrans(',"\n\r', ";'  "))
 

@@ -34,7 +34,7 @@ from app.status import status
 from app.store import Snapshot
 from app.theme import THEMES, Theme
 from engine.client import ClientError
-from engine.protocol import DecodingPlanned, Event, Fault, Hello, Planned, Refused
+from engine.protocol import BatchingPlanned, DecodingPlanned, Event, Fault, Hello, Planned, Refused
 
 if TYPE_CHECKING:
     from app.labs.lab import LabView
@@ -239,7 +239,7 @@ class Window(QMainWindow):
         match event:
             case Hello():
                 self.desk.greet(event)
-            case Planned() | DecodingPlanned():
+            case Planned() | DecodingPlanned() | BatchingPlanned():
                 self.menus.refresh()
             case Fault(fatal=True):
                 self.banner.tell(event.message, event.remedy, event.details, ("Restart engine", self.restart_engine))

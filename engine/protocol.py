@@ -265,11 +265,15 @@ class KernelSample(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Checked(Struct, frozen=True, kw_only=True, tag=True):
-    """A kernel's output against its float64 reference: max |out - ref| / max |ref| over `rows` query rows a head."""
+    """A kernel's output against its float64 reference: max |out - ref| / max |ref| over `rows` query rows a head.
+
+    `batch`: of which batch size, where there are several.
+    """
 
     t_ns: int = 0
     generation: int
     kernel: str
+    batch: int | None = None
     ok: bool
     max_error: float
     tolerance: float
@@ -309,12 +313,16 @@ class MemorySample(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Refused(Struct, frozen=True, kw_only=True, tag=True):
-    """A command, or a kernel or a lane (where named), was refused; `reason` says what to change."""
+    """A command, or a kernel or a lane (where named), was refused; `reason` says what to change.
+
+    `batch`: the one batch size of the kernel that was, where there are several.
+    """
 
     t_ns: int = 0
     generation: int
     reason: str
     kernel: str = ""
+    batch: int | None = None
 
 
 class Fault(Struct, frozen=True, kw_only=True, tag=True):

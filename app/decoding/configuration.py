@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from msgspec import Struct
 from msgspec.structs import replace
 
-from app.decoding.facts import titles
+from app import format as fmt
+from app.decoding.facts import CACHE_TITLES, titles
 from app.decoding.verdict import verdict
-from app.saved import Saved, stated
+from app.facts import shared
+from app.saved import Cell, Saved, stated
 from app.store import Snapshot
-from engine.protocol import Decoding, LanePlan, Provenance
+from engine.protocol import CACHES, Decoding, LanePlan, Provenance
 
 
 class MeasuredLane(Struct, frozen=True, kw_only=True):
@@ -44,8 +48,34 @@ class MeasuredLane(Struct, frozen=True, kw_only=True):
 class DecodeConfiguration(Saved, frozen=True, kw_only=True):
     """Everything that restores a view of a decoding, and everything that its picture must state."""
 
+    NOUN: ClassVar[str] = "Decoding"
+    EACH: ClassVar[str] = "step"
+    MEASURED: ClassVar[type[Struct]] = MeasuredLane
+
     decoding: Decoding
     lanes: tuple[MeasuredLane, ...] = ()
+
+    def words(self) -> str:
+        """`GPT-2 small · batch 1 · 128 tokens of prompt and 512 new · no cache, dense · MHA · float16`."""
+        run = self.decoding
+        caches = [CACHE_TITLES[cache] for cache in CACHES if any(lane.cache == cache for lane in run.lanes)]
+        heads = sorted({lane.kv_heads for lane in run.lanes}, reverse=True)
+        return " · ".join([
+            run.model.title, f"batch {fmt.count(run.batch)}",
+            f"{fmt.count(run.prompt)} tokens of prompt and {fmt.count(run.new)} new",
+            ", ".join(caches), ", ".join(shared(run.model.heads, kv_heads) for kv_heads in heads), run.dtype])
+
+    def numbers(self) -> str:
+        kinds = sorted({f"{lane.time_provenance} ({lane.time_source})" for lane in self.lanes if lane.step_p50_ns is not None})
+        return f"times {', '.join(kinds)} · bytes by formula" if kinds else "no time was measured · bytes by formula"
+
+    def rows(self) -> tuple[Struct, ...]:
+        return self.lanes
+
+    def columns(self) -> dict[str, Cell]:
+        run = self.decoding
+        return {"model": run.model.id, "batch": run.batch, "prompt_tokens": run.prompt, "new_tokens": run.new,
+                "dtype": run.dtype}
 
 
 def configuration(snapshot: Snapshot, *, lab: str, theme: str = "dark") -> DecodeConfiguration | None:

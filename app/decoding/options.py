@@ -12,7 +12,6 @@ from engine.decoding import CACHES, MOST
 from engine.options import BadInput
 
 F = TypeVar("F", bound=Callable[..., Any])
-LAB = "decode"
 SHARED = ("batch", "dtype")     # options that a workload has too
 _OPTIONS = (
     click.option("--model", metavar="ID", help="Which model is decoded, of assets/models."),
@@ -31,27 +30,14 @@ def decode_options(command: F) -> F:
     return command
 
 
-def decoding_from(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a first choice they decide, as app.decoding.choice.asked_choice takes it.
-
-    Raises: BadInput where one belongs to another lab, or names what is none.
-    """
-    given = {name: value for name, value in options.items() if value not in (None, ())}
-    if strange := [name for name in given if name not in (*NAMES, *SHARED)]:
-        name = "set" if strange[0] == "settings" else strange[0].replace("_", "-")
-        raise BadInput(f"--{name} belongs to the attention lab: leave it out of the decode lab")
+def decoding_from(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a first choice they decide, as app.decoding.choice.asked_choice takes it. Raises: BadInput."""
     asked = {name: given[name] for name in ("model", "prompt", "new", *SHARED) if name in given}
     if "cache" in given:
         asked["caches"] = _several("cache", given["cache"], CACHES)
     if "attention" in given:
         asked["attentions"] = _several("attention", given["attention"].upper(), ATTENTIONS)
     return asked
-
-
-def refuse_elsewhere(options: Mapping[str, Any]) -> None:
-    """Raises: BadInput where one of the options is given and the lab is another."""
-    if given := [name for name in NAMES if options.get(name) is not None]:
-        raise BadInput(f"--{given[0]} belongs to the decode lab: add --lab {LAB}")
 
 
 def _several(name: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -9,7 +9,18 @@ import numpy as np
 from app.decoding.fit import exponent, trend
 from app.rings import Ring
 from app.series import FloatArray
-from engine.protocol import DecodeSample, Decoding, DecodingPlanned, Lane, LaneDone, LanePlan, MemorySample, Provenance, Refused
+from engine.protocol import (
+    Checked,
+    DecodeSample,
+    Decoding,
+    DecodingPlanned,
+    Lane,
+    LaneDone,
+    LanePlan,
+    MemorySample,
+    Provenance,
+    Refused,
+)
 
 NEWEST = 40             # steps that a reading is the median of
 _COLUMNS = 7
@@ -144,7 +155,7 @@ class DecodeStore:
         self._begin()
         self._planned = None
 
-    def reduce(self, t_s: float, event: DecodeSample | LaneDone | MemorySample | Refused) -> None:
+    def reduce(self, t_s: float, event: DecodeSample | LaneDone | MemorySample | Refused | Checked) -> None:
         """Takes one event in. What is not of the generation or of a lane that was planned is dropped."""
         if self._planned is None or event.generation != self._planned.generation:
             return

@@ -23,6 +23,10 @@ class AttentionLab(StagedLab):
         self._planned: tuple[object, ...] = ()
         super().__init__(theme, self._tiles, PLACES)
 
+    @property
+    def theatre(self) -> Theatre:
+        return self._tiles
+
     def said(self, snapshot: Snapshot) -> Verdict:
         return verdict(snapshot)
 

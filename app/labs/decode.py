@@ -25,6 +25,10 @@ class DecodeLab(StagedLab):
         self._shown = DecodeState()
         super().__init__(theme, self._tokens, PLACES)
 
+    @property
+    def theatre(self) -> TokenStage:
+        return self._tokens
+
     def said(self, snapshot: Snapshot) -> Verdict:
         return verdict(snapshot)
 

@@ -20,7 +20,7 @@ NARROW_PX = 860     # where the plots become tabs
 
 
 class Places(NamedTuple):
-    """Where the panels of a lab stand. `stage`: what the stage is called; `tabs`: plots in one place, at the left.
+    """Where the panels of a lab stand. `stage`: what the stage is called; `tabs`: plots in one place, at the left; may be none.
 
     `grid`: the others, as name, row, column and how many columns they span; `stretch`: of the columns. `heights`: at first, of
     the stage and of the plots.
@@ -67,10 +67,6 @@ class StagedLab(LabView):
         self._stack = QStackedLayout(self)
         self._stack.addWidget(everything)
         self._stack.addWidget(alone)
-
-    @property
-    def theatre(self) -> Stage:
-        return self._stage
 
     def said(self, snapshot: Snapshot) -> Verdict:
         """The verdict."""
@@ -160,7 +156,8 @@ class StagedLab(LabView):
         places = QGridLayout(grid)
         places.setContentsMargins(0, 0, 0, 0)
         places.setSpacing(8)
-        places.addWidget(self._tabs(self.places.tabs), 0, 0, 2, 1)
+        if self.places.tabs:
+            places.addWidget(self._tabs(self.places.tabs), 0, 0, 2, 1)
         for name, row, column, span in self.places.grid:
             view = self.plots[name]
             view.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)

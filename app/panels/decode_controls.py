@@ -12,7 +12,20 @@ from PySide6.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLabel, QToolBu
 from app import format as fmt
 from app.decoding.choice import ATTENTIONS, CUSTOM, DTYPES, DecodeChoice, first_choice
 from app.decoding.facts import CACHE_TITLES, titles
-from app.panels.form import Form, box, column, grid, labelled, number_of, reason_label, show_reason, show_value, titled
+from app.panels.form import (
+    Form,
+    box,
+    column,
+    doubling,
+    grid,
+    labelled,
+    number,
+    number_of,
+    reason_label,
+    show_reason,
+    show_value,
+    titled,
+)
 from app.store import Snapshot
 from app.theme import Theme
 from engine.decoding import MOST
@@ -29,29 +42,18 @@ ATTENTION_HELP = {
 }
 
 
-def _doubling(lo: int, hi: int) -> tuple[int, ...]:
-    """Powers of two and halfway between them, from lo to hi."""
-    found = {lo, hi} | {1 << k for k in range(hi.bit_length())} | {3 << k for k in range(hi.bit_length()) if k}
-    return tuple(sorted(value for value in found if lo <= value <= hi))
-
-
-def _number(name: str, title: str, lo: int, hi: int, help: str, unit: str = "", steps: tuple[int, ...] = ()) -> Field:
-    return Field(name=name, title=title, kind="int", default=lo, lo=lo, hi=hi, unit=unit, help=help,
-                 steps=steps or _doubling(lo, hi))
-
-
 SHAPE = (
-    _number("layers", "Layers", 1, 128, "Blocks of attention and MLP"),
-    _number("hidden", "Hidden", 32, 16384, "Width of the residual stream"),
-    _number("heads", "Heads", 1, 128, "Query heads"),
-    _number("head_dim", "Head dim", 8, 256, "Width of a head", steps=(8, 16, 32, 64, 80, 96, 128, 192, 256)),
-    _number("context", "Context", 16, MOST["new"], "The most tokens of a sequence", "tokens"),
-    _number("mlp", "MLP", 32, 65536, "Inner width of the MLP"),
+    number("layers", "Layers", 1, 128, "Blocks of attention and MLP"),
+    number("hidden", "Hidden", 32, 16384, "Width of the residual stream"),
+    number("heads", "Heads", 1, 128, "Query heads"),
+    number("head_dim", "Head dim", 8, 256, "Width of a head", steps=(8, 16, 32, 64, 80, 96, 128, 192, 256)),
+    number("context", "Context", 16, MOST["new"], "The most tokens of a sequence", "tokens"),
+    number("mlp", "MLP", 32, 65536, "Inner width of the MLP"),
 )
 RUN = (
-    _number("batch", "Batch", 1, MOST["batch"], "Sequences decoded at once"),
-    _number("prompt", "Prompt", 1, MOST["prompt"], "Tokens that each sequence begins with", "tokens"),
-    _number("new", "New", 1, MOST["new"], "Tokens that are made, one a step", "tokens"),
+    number("batch", "Batch", 1, MOST["batch"], "Sequences decoded at once"),
+    number("prompt", "Prompt", 1, MOST["prompt"], "Tokens that each sequence begins with", "tokens"),
+    number("new", "New", 1, MOST["new"], "Tokens that are made, one a step", "tokens"),
     Field(name="dtype", title="Data type", kind="choice", default="float16", choices=DTYPES, help="Of weights and activations"),
 )
 
@@ -97,7 +99,7 @@ class DecodeControls(Form):
         number_of(self, "group").set_steps([n for n in range(1, model.heads + 1) if model.heads % n == 0])
         number_of(self, "group").setEnabled("GQA" in choice.attentions)
         for name, most in (("prompt", model.context - 1), ("new", model.context - 1)):
-            number_of(self, name).set_steps(_doubling(1, max(2, min(most, MOST[name]))))
+            number_of(self, name).set_steps(doubling(1, max(2, min(most, MOST[name]))))
         for field in SHAPE:
             show_value(self.fields[field.name], getattr(model, field.name))
         for name in ("group", *(field.name for field in RUN)):

@@ -173,12 +173,25 @@ def grid() -> tuple[QWidget, QGridLayout]:
     return group, rows
 
 
-def labelled(rows: QGridLayout, title: str, control: QWidget) -> None:
-    """Another row of a grid."""
+def labelled(rows: QGridLayout, title: str, control: QWidget) -> QLabel:
+    """Another row of a grid; its label."""
     label = QLabel(title)
     label.setBuddy(control)
     rows.addWidget(label, rows.rowCount(), 0)
     rows.addWidget(control, rows.rowCount() - 1, 1)
+    return label
+
+
+def doubling(lo: int, hi: int) -> tuple[int, ...]:
+    """Powers of two and halfway between them, from lo to hi."""
+    found = {lo, hi} | {1 << k for k in range(hi.bit_length())} | {3 << k for k in range(hi.bit_length()) if k}
+    return tuple(sorted(value for value in found if lo <= value <= hi))
+
+
+def number(name: str, title: str, lo: int, hi: int, help: str, unit: str = "", steps: tuple[int, ...] = ()) -> Field:
+    """A field of a whole number. `steps`: what its slider snaps to; left out, doubling."""
+    return Field(name=name, title=title, kind="int", default=lo, lo=lo, hi=hi, unit=unit, help=help,
+                 steps=steps or doubling(lo, hi))
 
 
 def reason_label() -> QLabel:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 from PySide6.QtCore import QEvent, QPointF, QRectF, QSize, Qt
 from PySide6.QtGui import QColor, QHelpEvent, QPainter, QPaintEvent, QPen, QPolygonF
 from PySide6.QtWidgets import QToolTip, QWidget
 
+from app.plots.facets import Curve, Facet, shares, thinned
 from app.plots.labels import spread_out
 from app.plots.markers import draw_marker, draw_swatch
 from app.plots.rows import Scale
 from app.plots.words import CENTRE, LEFT, RIGHT, Word, advance, elided, fitting, paint, widest
 from app.series import FloatArray
-from app.theme import Mark, Theme
+from app.theme import Theme
 
 AXIS, BELOW, ABOVE, TITLE = 52.0, 18.0, 8.0, 16.0
 LEAST_WIDTH, LEAST_HEIGHT = 180, 84
@@ -28,49 +26,6 @@ APART = 6.0         # pixels between two labels of an axis
 SMALL_PX = 11
 MARKERS_PX = 5.0
 FINE = 64           # points, from which on a curve is painted without antialiasing
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One curve. `values`: what its label says behind the name, fullest first; no label where `name` is empty.
-
-    `stairs`: y holds until the next x. `points`: markers alone, at most one every 24 pixels. `width`: of the line.
-    """
-
-    name: str
-    mark: Mark
-    x: FloatArray
-    y: FloatArray
-    values: tuple[str, ...] = ("",)
-    stairs: bool = False
-    points: bool = False
-    width: float = 1.5
-
-
-class Rule(NamedTuple):
-    """A line across, at a value, with a word above it."""
-
-    y: float
-    text: str
-
-
-class Limit(NamedTuple):
-    """A line down, at a value of x, with words beside it, fullest first."""
-
-    x: float
-    texts: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Facet:
-    """One drawing of several on the same scales. `limit`: where something ends."""
-
-    curves: tuple[Curve, ...]
-    title: str = ""
-    strong: bool = False
-    rules: tuple[Rule, ...] = ()
-    limit: Limit | None = None
-    note: str = field(default="", compare=False)
 
 
 class CurveChart(QWidget):
@@ -146,7 +101,8 @@ class CurveChart(QWidget):
 
     def words(self) -> list[Word]:
         """What is written, and where."""
-        written = self._axis_words() + self._title_words()
+        written = self._axis_words() + self._title_words() + self._upright_words()
+        written += self._tag_words(written)
         names, values, text = self._theme.sans(), self._theme.mono(semibold=True), self._theme["text"]
         for curve, area, _ in self.labels():
             room = area.width() - SWATCH - 2 * GAP - advance(names, curve.name)
@@ -209,6 +165,36 @@ class CurveChart(QWidget):
                 written.append(Word(text, box, small, self._theme["muted"], LEFT))
         return written
 
+    def _upright_words(self) -> list[Word]:
+        """Beside their lines, each on a height of its own, left of the line where there is no room at the right."""
+        font, muted, written = self._theme.sans(SMALL_PX), self._theme["muted"], []
+        for facet, area in zip(self._facets, self.areas(), strict=False):
+            there = [upright for upright in facet.uprights if self._x.low <= upright.x <= self._x.high]
+            for at, upright in enumerate(there[:max(0, int(area.height() / 2 / LEAST_PITCH))]):
+                x = self._at_x(upright.x, area)
+                after = area.right() - x - 2 * GAP
+                text = fitting(font, after, upright.texts[:1]) or fitting(font, max(after, x - area.left() - 2 * GAP),
+                                                                            upright.texts)
+                width = advance(font, text)
+                left = x + GAP if width <= after else x - GAP - width
+                top = area.top() + at * LEAST_PITCH if facet.high else area.bottom() - (at + 1) * LEAST_PITCH - 2
+                written.append(Word(text, QRectF(left, top, width, LEAST_PITCH), font, muted, LEFT))
+        return written
+
+    def _tag_words(self, others: list[Word]) -> list[Word]:
+        """Beneath the points, from the last, those that are on nothing."""
+        font, muted, written = self._theme.sans(SMALL_PX), self._theme["muted"], list[Word]()
+        taken = [word.ink() for word in others if word.text]
+        for facet, area in zip(self._facets, self.areas(), strict=False):
+            for curve in facet.curves:
+                for x, y, tag in reversed(list(zip(curve.x.tolist(), curve.y.tolist(), curve.tags, strict=False))):
+                    box = QRectF(self._at_x(x, area) + GAP, self._at_y(y, area) + 1, advance(font, tag), LEAST_PITCH)
+                    room = box.adjusted(-GAP, 0, GAP, 0)
+                    if area.adjusted(0, 0, 4, 0).contains(box) and not any(room.intersects(ink) for ink in taken):
+                        written.append(Word(tag, box, font, muted, LEFT))
+                        taken.append(box)
+        return written
+
     def _at_x(self, value: float, area: QRectF) -> float:
         return area.left() + area.width() * self._x.at(value)
 
@@ -251,6 +237,16 @@ class CurveChart(QWidget):
             x = round(self._at_x(facet.limit.x, area))
             painter.fillRect(QRectF(x - 1, area.top(), 2, area.height()), self._theme["waste"])
 
+        for upright in facet.uprights:
+            if self._x.low <= upright.x <= self._x.high:
+                across = round(self._at_x(upright.x, area)) + 0.5
+                begin, end = QPointF(across, area.top()), QPointF(across, area.bottom())
+                if upright.dashed:
+                    _dashed(painter, self._theme["edge"], begin, end)
+                else:
+                    painter.setPen(QPen(self._theme["muted"], 1))
+                    painter.drawLine(begin, end)
+
     def _paint_curve(self, painter: QPainter, curve: Curve, area: QRectF) -> None:
         x, y = thinned(curve, area.width())
         if not len(x):
@@ -273,6 +269,19 @@ class CurveChart(QWidget):
         if len(places) == 1:
             draw_marker(painter, curve.mark, places[0], MARKERS_PX)
         painter.drawPolyline(QPolygonF(places))
+        if curve.spread is not None:
+            self._paint_spread(painter, curve, curve.spread, area)
+        if curve.dotted:
+            for place in places:
+                draw_marker(painter, curve.mark, place, MARKERS_PX)
+
+    def _paint_spread(self, painter: QPainter, curve: Curve, spread: tuple[FloatArray, FloatArray], area: QRectF) -> None:
+        painter.setPen(QPen(curve.mark.colour, 1))
+        for x, low, high in zip(curve.x.tolist(), *(end.tolist() for end in spread), strict=True):
+            across, bottom, top = self._at_x(x, area), self._at_y(low, area), self._at_y(high, area)
+            painter.drawLine(QPointF(across, bottom), QPointF(across, top))
+            for end in (bottom, top):
+                painter.drawLine(QPointF(across - 3, end), QPointF(across + 3, end))
 
     # --- tooltips ---
 
@@ -288,26 +297,6 @@ class CurveChart(QWidget):
             if area.left() - 6 <= at.x() <= area.right() + 6:
                 return facet.note
         return ""
-
-
-def thinned(curve: Curve, width: float) -> tuple[FloatArray, FloatArray]:
-    """As many of its points as one a pixel, the ends among them; as stairs where it is one."""
-    x, y = curve.x, curve.y
-    most = max(2, round(width))
-    if len(x) > most:
-        kept = np.unique(np.linspace(0, len(x) - 1, most).astype(np.int64))
-        x, y = x[kept], y[kept]
-    if curve.stairs and len(x) > 1:
-        return np.repeat(x, 2)[1:], np.repeat(y, 2)[:-1]
-    return x, y
-
-
-def shares(scale: Scale, values: FloatArray) -> FloatArray:
-    """Where values lie on a scale, 0 to 1, as Scale.at says of one."""
-    low, high = scale.low, scale.high
-    if scale.log:
-        low, high, values = math.log(low), math.log(high), np.log(np.maximum(values, 1e-300))
-    return np.clip((values - low) / ((high - low) or 1.0), 0.0, 1.0)
 
 
 def _dashed(painter: QPainter, colour: QColor, begin: QPointF, end: QPointF) -> None:

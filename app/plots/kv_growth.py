@@ -6,7 +6,8 @@ import numpy as np
 
 from app import format as fmt
 from app.decoding.facts import titles
-from app.plots.curves import Curve, CurveChart, Facet
+from app.plots.curves import CurveChart
+from app.plots.facets import Curve, Facet
 from app.plots.lanes import lane_mark
 from app.plots.scales import bytes_from_zero, from_zero
 from app.plots.table import Table

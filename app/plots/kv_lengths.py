@@ -7,7 +7,8 @@ import numpy as np
 from app import format as fmt
 from app.decoding.facts import kv_token_bytes, longest
 from app.facts import memory_name, shared
-from app.plots.curves import Curve, CurveChart, Facet, Limit, Rule
+from app.plots.curves import CurveChart
+from app.plots.facets import Curve, Facet, Limit, Rule
 from app.plots.scales import bytes_from_zero, from_zero
 from app.plots.table import Table
 from app.plots.view import Plot, PlotView

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from app import format as fmt
 from app.decoding.facts import titles
-from app.plots.curves import Curve, CurveChart, Facet, Rule
+from app.plots.curves import CurveChart
+from app.plots.facets import Curve, Facet, Rule
 from app.plots.lanes import lane_mark, no_time
 from app.plots.scales import from_zero
 from app.plots.table import Table

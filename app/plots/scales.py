@@ -37,12 +37,17 @@ def log_times(low: float, high: float) -> Scale:
     What no prefix of the unit reaches lies at the end of the scale.
     """
     low, high = (min(max(value, SHORTEST_NS), LONGEST_NS) for value in (low, high))
+    return log_scale(low, high, fmt.tick_ns)
+
+
+def log_scale(low: float, high: float, label: Callable[[float], str]) -> Scale:
+    """A log scale of a decade or more, between numbers that begin with 1, 2 or 5; ticks at those, or at powers of ten alone."""
     first = _below(low / MARGIN)
     last = max(_above(high * MARGIN), 10 * first)
     decades = range(math.floor(math.log10(first)), math.ceil(math.log10(last)) + 1)
     steps = (1, 2, 5) if last / first < 100 else (1,)
     values = (step * 10.0**decade for decade in decades for step in steps)
-    ticks = ((value, fmt.tick_ns(value)) for value in values if first * (1 - 1e-9) <= value <= last * (1 + 1e-9))
+    ticks = ((value, label(value)) for value in values if first * (1 - 1e-9) <= value <= last * (1 + 1e-9))
     return Scale(first, last, True, tuple(ticks))
 
 

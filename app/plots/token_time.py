@@ -8,7 +8,8 @@ import numpy as np
 
 from app import format as fmt
 from app.decoding.facts import power_of, titles
-from app.plots.curves import Curve, CurveChart, Facet
+from app.plots.curves import CurveChart
+from app.plots.facets import Curve, Facet
 from app.plots.lanes import lane_mark, no_time, waiting
 from app.plots.rows import Scale
 from app.plots.scales import from_zero, log_times

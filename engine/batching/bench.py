@@ -113,6 +113,7 @@ class BatchingBench:
         try:
             if point.burst is None:
                 point.burst = self._model(task, point) if point.kernel == MODEL else self._linear(task, point)
+                task.phase("measuring", done=self._ready, total=len(self._points))
             for timing in point.burst():
                 task.post(BatchSample(
                     generation=task.job.generation, kernel=point.kernel, batch=point.plan.batch, launches=timing.launches,
@@ -134,7 +135,8 @@ class BatchingBench:
         self._points.remove(point)
         point.burst = None
         self.machine.trim()
-        task.post(Refused(generation=task.job.generation, kernel=point.kernel, reason=f"batch {point.plan.batch}: {reason}"))
+        task.post(Refused(
+            generation=task.job.generation, kernel=point.kernel, batch=point.plan.batch, reason=reason))
 
     def _linear(self, task: Task[BatchingJob], point: _Point) -> Callable[[], Iterator[Timing]]:
         """Compiled, checked and warmed up. Raises: Refusal, also where the output is wrong."""
@@ -153,7 +155,7 @@ class BatchingBench:
         took = task.clock() - began
         verdict = check(spec, workload, inputs, outputs)
         task.post(Checked(
-            generation=task.job.generation, kernel=f"{point.kernel} {point.plan.batch}", ok=verdict.ok,
+            generation=task.job.generation, kernel=point.kernel, batch=point.plan.batch, ok=verdict.ok,
             max_error=verdict.max_error, tolerance=verdict.tolerance, rows=verdict.rows))
         if not verdict.ok:
             raise Refusal(f"its output is wrong by {verdict.max_error:.2g}, more than {verdict.tolerance:.2g}")

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from app.decoding.choice import ATTENTIONS, DecodeChoice, asked_choice, first_choice, fitted, of, restored
 from app.decoding.configuration import DecodeConfiguration
 from app.decoding.kind import DECODINGS
-from app.decoding.options import decoding_from, refuse_elsewhere
+from app.decoding.options import decoding_from
 from app.history import History
+from app.lab_options import options_of
 from engine.options import BadInput
 from engine.protocol import CACHES, Decoding, Hello
 from tests.app import decode_feed, feed
@@ -114,7 +115,7 @@ def test_a_decoding_of_mixed_lanes_is_as_near_as_the_form_can() -> None:
 
 def test_the_command_line_decides_the_first_choice() -> None:
     asked = decoding_from({"model": "llama-3-8b", "cache": "paged,none", "attention": "mha,mqa", "prompt": 64, "new": 32,
-                           "batch": 4, "dtype": "bfloat16", "seq": None, "settings": ()})
+                           "batch": 4, "dtype": "bfloat16"})
     choice = asked_choice(FIRST, asked, HELLO.models)
     assert lanes(choice) == ["none-32", "paged-32", "none-1", "paged-1"]
     assert (choice.prompt, choice.new, choice.batch, choice.dtype) == (64, 32, 4, "bfloat16")
@@ -130,7 +131,7 @@ def test_the_command_line_decides_the_first_choice() -> None:
 ])
 def test_what_cannot_be_is_one_sentence(options: dict[str, object], says: str) -> None:
     with pytest.raises(BadInput, match=says):
-        decoding_from(options)
+        options_of("decode", options)
 
 
 def test_a_model_that_is_none_and_too_many_tokens_are_told() -> None:
@@ -139,8 +140,9 @@ def test_a_model_that_is_none_and_too_many_tokens_are_told() -> None:
     with pytest.raises(BadInput, match="more than the context of GPT-2 small, 1024: choose fewer"):
         asked_choice(FIRST, {"prompt": 1000, "new": 1000}, HELLO.models)
     with pytest.raises(BadInput, match="--prompt belongs to the decode lab: add --lab decode"):
-        refuse_elsewhere({"prompt": 4})
-    refuse_elsewhere({"seq": 4, "prompt": None})
+        options_of("attention", {"prompt": 4})
+    assert options_of("attention", {"seq": 4, "kernel": "flash, naive"}) == {
+        "kernels": ("flash", "naive"), "options": {"seq": 4}}
 
 
 def test_an_engine_without_models_still_has_a_choice() -> None:

@@ -13,7 +13,8 @@ from pytestqt.qtbot import QtBot
 
 from app import format as fmt
 from app.plots import PlotView
-from app.plots.curves import Curve, CurveChart, thinned
+from app.plots.curves import CurveChart
+from app.plots.facets import Curve, thinned
 from app.plots.kv_lengths import facets_of
 from app.plots.rows import RowChart
 from app.plots.scales import from_zero
