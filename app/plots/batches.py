@@ -59,7 +59,7 @@ def prediction(theme: Theme, state: BatchState) -> tuple[FloatArray, FloatArray,
 
 
 def curve(
-    theme: Theme, snapshot: Snapshot, kernel: str, y: FloatArray, values: tuple[str, ...],
+    theme: Theme, snapshot: Snapshot, kernel: str, y: FloatArray, values: tuple[str, ...] = ("",),
     spread: tuple[FloatArray, FloatArray] | None = None,
 ) -> Curve:
     """Of a kernel over its batch sizes, a marker at each."""
