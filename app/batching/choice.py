@@ -41,8 +41,9 @@ class BatchChoice(Struct, frozen=True, kw_only=True):
         """The command that runs it. Raises: ValueError."""
         return ConfigureBatching(generation=generation, device=self.device, batching=self.batching())
 
-    def lacks(self) -> None:
+    def lacks(self) -> tuple[str, str] | None:
         """Nothing can be missing."""
+        return None
 
     def changed_from(self, before: BatchChoice) -> str:
         """The name of the step from another choice to this one."""

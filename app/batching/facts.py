@@ -87,7 +87,8 @@ def parts(batching: Batching, batch: int) -> tuple[Bytes, ...]:
     moved = batching.moved_bytes(batch)
     if batching.work != "model":
         rows = (moved - _fixed(batching)) // 2
-        return Bytes("W", "K", _fixed(batching)), Bytes("X", "Q", rows), Bytes("Y", "O", rows)
+        name = "W" if batching.repeat == 1 else f"{batching.repeat} {fmt.TIMES} W"
+        return Bytes(name, "K", _fixed(batching)), Bytes("X", "Q", rows), Bytes("Y", "O", rows)
     weights = _fixed(batching)
     return Bytes("weights", "K", weights), Bytes("KV cache", "V", moved - weights)
 

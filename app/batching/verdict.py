@@ -51,10 +51,14 @@ def _bend(batching: Batching, times: dict[int, float], bend: Knee) -> str:
     if bend.measured is not None:
         at = fmt.count(bend.measured)
         if bend.predicted is None:
+            if batching.work == "model":
+                return f"; from batch {at} on the growing caches bend its throughput, and arithmetic never takes over"
             return f"; from batch {at} on its throughput bends"
         if max(bend.measured / bend.predicted, bend.predicted / bend.measured) < NEAR:
             return f"; from batch {at} on this {what} is bound by arithmetic (predicted {foretold})"
-        return f"; from batch {at} on its throughput bends, where arithmetic was predicted to take over at {foretold}"
+        if batching.work == "model" and bend.measured < bend.predicted:
+            return f"; from batch {at} on the growing caches bend its throughput, long before arithmetic (predicted {foretold})"
+        return f"; from batch {at} on its throughput bends; that arithmetic takes over was predicted at {foretold}"
     if bend.predicted is None:
         if batching.work == "model":
             return f"; up to batch {last} it is bound by memory, for the cache grows with the batch"

@@ -14,8 +14,7 @@ from app.verdict import Verdict
 from engine.protocol import Device
 
 PLACES = Places(
-    "Rows of a batch", (), (("batch_rate", 0, 0, 1), ("batch_latency", 0, 1, 1), ("batch_roofline", 0, 2, 1)),
-    (4, 4, 4), (430, 330))
+    "Rows of a batch", ("batch_rate",), (("batch_latency", 0, 1, 1), ("batch_roofline", 1, 1, 1)), (1, 1), (350, 410))
 
 
 class BatchingLab(StagedLab):

@@ -20,8 +20,9 @@ NARROW_PX = 860     # where the plots become tabs
 
 
 class Places(NamedTuple):
-    """Where the panels of a lab stand. `stage`: what the stage is called; `tabs`: plots in one place, at the left; may be none.
+    """Where the panels of a lab stand. `stage`: what the stage is called.
 
+    `tabs`: plots in one place, at the left; one alone has no tab.
     `grid`: the others, as name, row, column and how many columns they span; `stretch`: of the columns. `heights`: at first, of
     the stage and of the plots.
     """
@@ -156,16 +157,20 @@ class StagedLab(LabView):
         places = QGridLayout(grid)
         places.setContentsMargins(0, 0, 0, 0)
         places.setSpacing(8)
-        if self.places.tabs:
-            places.addWidget(self._tabs(self.places.tabs), 0, 0, 2, 1)
+        first, *more = self.places.tabs
+        places.addWidget(self._tabs(self.places.tabs) if more else self._placed(first), 0, 0, 2, 1)
         for name, row, column, span in self.places.grid:
-            view = self.plots[name]
-            view.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
-            places.addWidget(view, row, column, 1, span)
-            view.show()
+            places.addWidget(self._placed(name), row, column, 1, span)
         for column, stretch in enumerate(self.places.stretch):
             places.setColumnStretch(column, stretch)
         return grid
+
+    def _placed(self, name: str) -> PlotView:
+        """A plot that takes the room that it is given."""
+        view = self.plots[name]
+        view.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
+        view.show()
+        return view
 
     def _tab_changed(self, _: int) -> None:
         self.update_from(self._snapshot)

@@ -34,13 +34,11 @@ class BatchLatency(PlotView):
             curves.append(Curve("roofline", mark, batches, times, width=1.5))
         for kernel in kernels:
             stats = np.array([point.stats[:3] for point in state.points[kernel].values()])
-            first = fmt.time_ns(float(stats[0, 1]))
-            curves.append(curve(self.theme, snapshot, kernel, stats[:, 1], (f"from {first}", first, ""),
-                                spread=(stats[:, 0], stats[:, 2])))
+            curves.append(curve(self.theme, snapshot, kernel, stats[:, 1], spread=(stats[:, 0], stats[:, 2])))
         values = np.concatenate([one.y for one in curves] + [np.concatenate(one.spread) for one in curves if one.spread])
         facet = Facet(tuple(curves), uprights=uprights(state), high=True, note=self.table().text())
         self._chart.show_facets(self.theme, [facet], batch_scale(state), log_times(float(values.min()), float(values.max())),
-                                "batch")
+                                "")
         self.say(units=("of one execution, p20 to p80, against batch", "against batch"), notes=("",))
         return True
 

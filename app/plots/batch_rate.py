@@ -36,12 +36,12 @@ class BatchRate(PlotView):
         for kernel in kernels:
             rates = [got.per_s for batch in state.points[kernel] if (got := achieved(state, kernel, batch)) is not None]
             best = fmt.quantity(max(rates), "").rstrip()
-            curves.append(curve(self.theme, snapshot, kernel, np.array(rates), (f"best {best}", best, "")))
+            curves.append(curve(self.theme, snapshot, kernel, np.array(rates), (best, "")))
         low, high = (edge(np.concatenate([one.y for one in curves])) for edge in (np.min, np.max))
         facet = Facet(tuple(curves), uprights=uprights(state), note=self.table().text())
         scale = log_scale(float(low), float(high), lambda value: fmt.tick(value, ""))
-        self._chart.show_facets(self.theme, [facet], batch_scale(state), scale, "batch")
-        self.say(units=(f"{unit}, against batch", unit), notes=("dashed: roofline of the measured ceilings", ""))
+        self._chart.show_facets(self.theme, [facet], batch_scale(state), scale, "")
+        self.say(units=(f"{unit}, against batch", unit), notes=("dashed: roofline", ""))
         return True
 
     def summary(self) -> str:

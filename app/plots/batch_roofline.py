@@ -10,12 +10,14 @@ from app import format as fmt
 from app.batching.facts import achieved, intensity, share
 from app.plots.batches import curve, measured, no_time, titles
 from app.plots.curves import CurveChart
-from app.plots.facets import Curve, Facet, Rule, Upright
+from app.plots.facets import Curve, Facet, Upright
 from app.plots.scales import log_scale
 from app.plots.table import Table
 from app.plots.view import Plot, PlotView
 from app.store import Snapshot
 from app.theme import Mark, Theme
+
+BEYOND = 3.0        # times the ridge, that the axis reaches at least
 
 
 class BatchRoofline(PlotView):
@@ -35,20 +37,18 @@ class BatchRoofline(PlotView):
             batches = list(state.points[kernel])
             flops = [got.flops_per_s for batch in batches if (got := achieved(state, kernel, batch)) is not None]
             tags = tuple(map(fmt.count, batches)) if kernel == kernels[0] else ()
-            best = fmt.quantity(max(flops), "FLOP/s")
-            one = curve(self.theme, snapshot, kernel, np.array(flops), (f"best {best}", best, ""))
+            one = curve(self.theme, snapshot, kernel, np.array(flops))
             curves.append(replace(one, x=np.array([intensity(state, batch) for batch in batches]), tags=tags, width=1.0))
-        x = np.concatenate([one.x for one in curves] + [np.array([ridge])])
+        x = np.concatenate([one.x for one in curves] + [np.array([ridge, BEYOND * ridge])])
         y = np.concatenate([one.y for one in curves])
         across = log_scale(float(x.min()), float(x.max()), lambda value: fmt.tick(value, ""))
         up = log_scale(float(min(y.min(), top.flops_per_s)), float(max(y.max(), top.flops_per_s)),
                        lambda value: fmt.tick(value, ""))
         edges = np.array([max(across.low, up.low / top.bytes_per_s), ridge, across.high])
-        roof = Curve("", Mark(self.theme["muted"]), edges, np.minimum(edges * top.bytes_per_s, top.flops_per_s), width=1.5)
+        roof = Curve("ceilings", Mark(self.theme["muted"]), edges, np.minimum(edges * top.bytes_per_s, top.flops_per_s))
         product, read = fmt.quantity(top.flops_per_s, "FLOP/s"), fmt.rate(top.bytes_per_s)
-        facet = Facet((roof, *curves), rules=(Rule(top.flops_per_s, f"plain product {product}"),),
-                      uprights=(Upright(ridge, (f"ridge {fmt.significant(ridge)} FLOP/B", fmt.significant(ridge))),),
-                      note=self.table().text())
+        marked = Upright(ridge, (f"ridge {fmt.significant(ridge)} FLOP/B", fmt.significant(ridge)))
+        facet = Facet((roof, *curves), uprights=(marked,), note=self.table().text())
         self._chart.show_facets(self.theme, [facet], across, up, "FLOP/B")
         self.say(units=("FLOP/s against FLOP for a byte", "FLOP/s"),
                  notes=(f"ceilings measured: {product}, {read}", f"{product}, {read}", ""))

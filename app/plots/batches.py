@@ -31,9 +31,10 @@ def titles(snapshot: Snapshot) -> dict[str, str]:
 
 
 def batch_scale(state: BatchState) -> Scale:
-    """Logarithmic, a tick at each batch size."""
+    """Logarithmic, a tick at each batch size; every second is labelled, the last one among them."""
     batches = list(state.plans)
-    return Scale(batches[0] / EDGE, batches[-1] * EDGE, True, tuple((batch, fmt.count(batch)) for batch in batches))
+    ticks = tuple((float(batch), "" if (len(batches) - at) % 2 == 0 else fmt.count(batch)) for at, batch in enumerate(batches))
+    return Scale(batches[0] / EDGE, batches[-1] * EDGE, True, ticks)
 
 
 def uprights(state: BatchState) -> tuple[Upright, ...]:
@@ -59,7 +60,7 @@ def prediction(theme: Theme, state: BatchState) -> tuple[FloatArray, FloatArray,
 
 
 def curve(
-    theme: Theme, snapshot: Snapshot, kernel: str, y: FloatArray, values: tuple[str, ...],
+    theme: Theme, snapshot: Snapshot, kernel: str, y: FloatArray, values: tuple[str, ...] = ("",),
     spread: tuple[FloatArray, FloatArray] | None = None,
 ) -> Curve:
     """Of a kernel over its batch sizes, a marker at each."""

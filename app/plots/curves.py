@@ -182,18 +182,27 @@ class CurveChart(QWidget):
         return written
 
     def _tag_words(self, others: list[Word]) -> list[Word]:
-        """Beneath the points, from the last, those that are on nothing."""
+        """Beside the points, from the last, those that are on nothing."""
         font, muted, written = self._theme.sans(SMALL_PX), self._theme["muted"], list[Word]()
         taken = [word.ink() for word in others if word.text]
         for facet, area in zip(self._facets, self.areas(), strict=False):
             for curve in facet.curves:
                 for x, y, tag in reversed(list(zip(curve.x.tolist(), curve.y.tolist(), curve.tags, strict=False))):
-                    box = QRectF(self._at_x(x, area) + GAP, self._at_y(y, area) + 1, advance(font, tag), LEAST_PITCH)
-                    room = box.adjusted(-GAP, 0, GAP, 0)
-                    if area.adjusted(0, 0, 4, 0).contains(box) and not any(room.intersects(ink) for ink in taken):
+                    box = self._free(self._at_x(x, area), self._at_y(y, area), advance(font, tag), area, taken)
+                    if box is not None:
                         written.append(Word(tag, box, font, muted, LEFT))
                         taken.append(box)
         return written
+
+    @staticmethod
+    def _free(x: float, y: float, width: float, area: QRectF, taken: list[QRectF]) -> QRectF | None:
+        """A box beside a point, right beneath it or left above it, that is on nothing."""
+        for left, top in ((x + GAP, y + 1), (x - GAP - width, y - LEAST_PITCH - 1)):
+            box = QRectF(left, top, width, LEAST_PITCH)
+            if area.adjusted(-OVER, 0, GAP, 0).contains(box) and not any(
+                    box.adjusted(-GAP, 0, GAP, 0).intersects(ink) for ink in taken):
+                return box
+        return None
 
     def _at_x(self, value: float, area: QRectF) -> float:
         return area.left() + area.width() * self._x.at(value)

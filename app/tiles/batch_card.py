@@ -24,8 +24,8 @@ COLUMN = 52.0       # the widest of the two columns of a model's bytes
 class Card:
     """What is drawn of one batch size.
 
-    `programs`, `rows`: of a launch and of the tile of each; None of a model. `cells`: SMs, or on a CPU the programs. `place`:
-    programs and cells in words, fullest first. `parts`: who is moved; `most`: the most that any card moves, and `tallest` the
+    `programs`, `rows`: of a launch and of the tile of each; None of a model, and where there are no SMs. `cells`: SMs. `place`:
+    programs and SMs in words, fullest first. `parts`: who is moved; `most`: the most that any card moves, and `tallest` the
     most of any one part. `figures`: label and value, the time first.
     """
 
@@ -199,5 +199,5 @@ class BatchCard(QWidget):
             wide = words(painter, box, RIGHT, theme["text"], value)
             painter.setFont(theme.sans())
             room = box.adjusted(0, 0, -wide - 6, 0)
-            short = label.split()[-1]
+            short = label.removesuffix(" ceiling").removeprefix("median ")
             words(painter, room, LEFT, theme["muted"], label, short if advance(painter.font(), short) <= room.width() else "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from PySide6.QtCore import Qt
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QStackedLayout, QWidget
 
@@ -11,7 +13,7 @@ from app.batching.state import BatchState
 from app.theme import Theme
 from app.tiles.batch_card import BatchCard, Card
 from app.tiles.stage import Stage
-from engine.protocol import BatchPlan, Device
+from engine.protocol import Device
 
 EMPTY = "How the rows of a batch fill the SMs, and what is read for them, stands here once the work is planned."
 SHOWN = (1, 4, 8)       # and the largest
@@ -66,7 +68,7 @@ class BatchStage(Stage):
 
 
 def cards_of(state: BatchState, device: Device | None) -> list[Card]:
-    """Batch 1, 4, 8 and the largest, of those that run."""
+    """Batch 1, 4, 8 and the largest, of those that run. On a CPU, which has no SMs, who is moved stands in their place."""
     if state.batching is None:
         return []
     running = {plan.batch: plan for plan in state.running(state.kernels[0])}
@@ -77,23 +79,19 @@ def cards_of(state: BatchState, device: Device | None) -> list[Card]:
     found = []
     for batch in batches:
         plan = running[batch]
-        cells, place = _place(plan, device)
-        found.append(Card(
-            batch=batch, title=f"batch {fmt.count(batch)}", parts=moved[batch], most=most, tallest=tallest,
-            programs=plan.programs, rows=plan.rows, cells=cells, place=place, figures=_figures(state, batch)))
+        card = Card(batch=batch, title=f"batch {fmt.count(batch)}", parts=moved[batch], most=most, tallest=tallest,
+                    figures=_figures(state, batch))
+        if plan.programs is not None and device is not None and device.kind == "cuda" and device.sms:
+            card = replace(card, programs=plan.programs, rows=plan.rows, cells=device.sms,
+                           place=_place(plan.programs, device.sms))
+        found.append(card)
     return found
 
 
-def _place(plan: BatchPlan, device: Device | None) -> tuple[int, tuple[str, ...]]:
-    """How many cells there are, and in words where the programs run."""
-    if plan.programs is None:
-        return 0, ()
-    programs = fmt.plural(plan.programs, "program")
-    if device is None or device.kind == "cpu" or not device.sms:
-        return plan.programs, (f"{programs}, in turn", programs)
-    turns = -(-plan.programs // device.sms)
-    said = f"{programs} on {fmt.count(device.sms)} SMs"
-    return device.sms, (f"{said}, {turns} to the fullest", said, programs) if turns > 1 else (said, programs)
+def _place(programs: int, sms: int) -> tuple[str, ...]:
+    """Where the programs run, in words, fullest first."""
+    said, turns = f"{fmt.plural(programs, 'program')} on {fmt.count(sms)} SMs", -(-programs // sms)
+    return (*([f"{said}, {turns} to the fullest"] if turns > 1 else []), said, fmt.plural(programs, "program"))
 
 
 def _figures(state: BatchState, batch: int) -> tuple[tuple[str, str], ...]:
@@ -104,5 +102,5 @@ def _figures(state: BatchState, batch: int) -> tuple[tuple[str, str], ...]:
     unit = UNITS[state.batching.work]
     return (
         ("median time", fmt.time_ns(time_ns)), (unit, fmt.quantity(got.per_s, "").rstrip() if got else fmt.NA),
-        ("of the product ceiling", fmt.percent(of.flops if of else None)),
-        ("of the read ceiling", fmt.percent(of.bytes if of else None)))
+        ("of product ceiling", fmt.percent(of.flops if of else None)),
+        ("of read ceiling", fmt.percent(of.bytes if of else None)))

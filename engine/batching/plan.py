@@ -40,7 +40,9 @@ def _plan(batching: Batching, batch: int, device: Device, free: int, catalog: Ma
         assert spec.schedule is not None
         programs = math.prod(axis.size for axis in spec.schedule(workload, config).launches[0].grid)
         rows = config["block_m"]
-    refused = f"it needs {memory.text(peak)} and {memory.text(free)} are free on {device.id}" if peak > free else None
+    smaller = "fewer cached tokens, or a smaller model" if batching.work == "model" else "a smaller width"
+    refused = None if peak <= free else (
+        f"it needs {memory.text(peak)} and {memory.text(free)} are free on {device.id}: choose {smaller}")
     return BatchPlan(
         batch=batch, flops=batching.flops(batch), moved_bytes=batching.moved_bytes(batch), peak_memory_bytes=peak,
         programs=programs, rows=rows, refused=refused)

@@ -10,17 +10,19 @@ from msgspec import Raw
 from PySide6.QtWidgets import QLabel, QMainWindow
 from pytestqt.qtbot import QtBot
 
+from app.batching.choice import of as batching_choice
 from app.decoding.choice import of
 from app.settings import Settings
 from app.theme import Theme, ThemeId
 from app.tiles.theatre import Theatre
 from app.window import Window
-from engine.protocol import Event, Planned, decode_event, encode
+from engine.protocol import Batching, Event, Planned, Work, decode_event, encode
 from kernels.contract import AttentionWorkload
-from tests.app import decode_feed, feed, pictures
+from tests.app import batch_feed, decode_feed, feed, pictures
 from tests.app.pictures import approve
+from tests.app.plots.test_batch_plots import fed as fed_batching
 from tests.app.plots.test_decode_plots import fed as fed_decoding
-from tests.app.plots.views import fed, known, known_of_decoding, show, view
+from tests.app.plots.views import fed, known, known_of_batching, known_of_decoding, show, view
 from tests.app.windows import Listener, opened
 
 KERNELS = ("naive", "flash", "sdpa_cudnn", "sdpa_flash")  # what a first start chooses on this device
@@ -87,6 +89,31 @@ def test_the_window_of_the_decode_lab(qtbot: QtBot, size: tuple[int, int], theme
 def test_each_plot_of_a_decoding(qtbot: QtBot, plot: str, theme: str, name: str) -> None:
     made = view(qtbot, plot, (468, 170), Theme.load(theme))
     show(made, fed_decoding(name))
+    approve(made, f"plot-{plot}-{theme}")
+
+
+def batching_window(qtbot: QtBot, size: tuple[int, int], run: Batching) -> Window:
+    """The batching lab on work that has been measured, its form as the run is."""
+    kept = Settings(reduced_motion=True, choices={"batching": Raw(msgspec.json.encode(batching_choice("cuda:0", run)))})
+    return opened(qtbot, Listener(*batch_feed.run(run)), size=size, kept=kept, lab="batching")
+
+
+@pytest.mark.parametrize("size", [(1440, 900), (1024, 700)], ids=["1440x900", "1024x700"])
+@pytest.mark.parametrize(("theme", "work"), [("dark", "linear"), ("light", "linear"), ("light", "model")])
+def test_the_window_of_the_batching_lab(qtbot: QtBot, size: tuple[int, int], theme: ThemeId, work: Work) -> None:
+    window = batching_window(qtbot, size, batch_feed.batching(work))
+    window.frames.stop()
+    window.set_theme(Theme.load(theme))
+    if (focused := window.focusWidget()) is not None:
+        focused.clearFocus()
+    approve(window, f"batching-{work}-{size[0]}x{size[1]}-{theme}")
+
+
+@pytest.mark.parametrize("plot", known_of_batching())
+@pytest.mark.parametrize(("theme", "name"), [("dark", "layer"), ("light", "cpu")])
+def test_each_plot_of_a_batching(qtbot: QtBot, plot: str, theme: str, name: str) -> None:
+    made = view(qtbot, plot, (442, 190), Theme.load(theme))
+    show(made, fed_batching(name))
     approve(made, f"plot-{plot}-{theme}")
 
 

@@ -40,13 +40,19 @@ FULL = [(896, 796), (1376, 976)]
 @lru_cache
 def known() -> dict[str, Plot]:
     """Every plot of kernels by its id."""
-    return {name: plot for name, plot in plots().items() if "decode" not in plot.needs}
+    return {name: plot for name, plot in plots().items() if not {"decode", "batch"} & set(plot.needs)}
 
 
 @lru_cache
 def known_of_decoding() -> dict[str, Plot]:
     """Every plot of a decoding by its id."""
     return {name: plot for name, plot in plots().items() if "decode" in plot.needs}
+
+
+@lru_cache
+def known_of_batching() -> dict[str, Plot]:
+    """Every plot of a batching by its id."""
+    return {name: plot for name, plot in plots().items() if "batch" in plot.needs}
 
 
 def snapshot(*events: Event) -> Snapshot:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from threading import Thread
@@ -34,6 +34,7 @@ from engine.protocol import (
     Stop,
 )
 from engine.session import Session
+from kernels.contract import KernelSpec
 from tests.kernels.shapes import CPU
 
 TINY = next(model for model in shapes.load() if model.id == "tiny")
@@ -53,11 +54,12 @@ def configure(decoding: Decoding, generation: int = 1, device: str = "cpu") -> C
 class Conversation:
     """A session in a thread, and what it says."""
 
+    catalog: Mapping[str, KernelSpec] = field(default_factory=dict)
     events: SimpleQueue[Event] = field(default_factory=SimpleQueue)
     heard: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.session = Session(self.events.put, catalog={}, devices=(CPU,), models=(TINY,), telemetry_s=None)
+        self.session = Session(self.events.put, catalog=self.catalog, devices=(CPU,), models=(TINY,), telemetry_s=None)
         self.thread = Thread(target=self.session.run, daemon=True)
         self.thread.start()
 

@@ -1,0 +1,1 @@
+"""Choices, state and words of batchings."""
