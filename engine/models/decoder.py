@@ -110,7 +110,7 @@ class Decoder:
         """One token of each sequence, tokens [B]."""
         positions = cache.lengths
         x = self._embed(tokens, positions)
-        angles = angles_at(positions, self._layers[0].heads)
+        angles = self.ops.angles(positions, self._layers[0].heads)
         for number, layer in enumerate(self._layers):
             qkv = self.ops.linear(x, layer.qkv, norm=layer.norm1)
             q = self.ops.rotate_and_append(qkv, layer.heads, angles, cache, number)

@@ -50,6 +50,9 @@ class KernelOps:
                    overlap=self._overlap)()
         return y
 
+    def angles(self, positions: Tensor, heads: Heads) -> None:
+        """There are tables of all positions."""
+
     def rotate_and_append(
         self, qkv: Tensor, heads: Heads, angles: Angles | None, cache: Cache, layer: int,  # noqa: ARG002  # tables serve
     ) -> Tensor:

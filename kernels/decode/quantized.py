@@ -185,7 +185,7 @@ def constraints(code: Code, workload: AttentionWorkload, config: Config, device:
     """What cannot be launched."""
     title = CODES[code].title
     need = 2 * config["block_n"] * shares.ring(config) * _block_d(workload)
-    return [*shares.refused(title, workload), *tuned.too_large(title, need, device)]
+    return [*shares.refused(title, workload, config, device), *tuned.too_large(title, need, device)]
 
 
 def cost(code: Code, workload: AttentionWorkload, config: Config) -> Cost:

@@ -22,6 +22,7 @@ MOST_PROGRAMS = 1024   # of a grid that is cut at all: some waves of the largest
 USUAL_WAVE = 264       # programs that an H200 runs at once, for configurations that were made for no device
 START_TILES = 2        # what a program costs beside its tiles, in tiles: it starts, fills its ring and writes its sums
 TEAM_ELEMENTS = 2048   # of O that each warp may hold beside its tiles of Q, K and V: 64 registers of a thread
+HOPPER = (9, 0)        # the first capability with a copy engine for tiles and with dependent launches
 CHUNK_ELEMENTS = 4096  # of O of the splits that are combined at once, 32 splits at most
 
 SPLITS = Param(name="splits", title="Splits", choices=(0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128),
@@ -87,13 +88,17 @@ def configured(kernel: str, workload: AttentionWorkload, device: Device) -> Conf
     return replace(config, params={"splits": 0} | config.params | {"wave": sms * config.params.get("per_sm", 1)})
 
 
-def refused(title: str, workload: AttentionWorkload) -> list[str]:
-    """What decoding does not do."""
+def refused(title: str, workload: AttentionWorkload, config: Config, device: Device) -> list[str]:
+    """What decoding does not do, and what a device does not."""
     w, reasons = workload, []
     if w.seq > 1:
         reasons.append(f"{title} decodes one query a sequence: set the sequence to 1 and the KV length to the cached tokens")
     if w.window:
         reasons.append(f"{title} reads the whole cache: set window to 0")
+    older = device.kind == "cuda" and device.capability is not None and device.capability < HOPPER
+    asked = [name for name in ("tma", "dependent") if config.params.get(name)]
+    if older and asked:
+        reasons.append(f"{' and '.join(asked)} of {title} need compute capability {HOPPER[0]}.{HOPPER[1]}: set them to 0")
     return reasons
 
 
