@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from engine.models.activations import FUSED_ROWS
 from engine.models.kv_cache import Cache, DenseCache, PagedCache, QuantizedCache
+from engine.models.operations import FUSED_ROWS
 from engine.models.ops import Activation, Angles, Heads, Linear, Norm, TorchOps, angles_at, normalised, split
 from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload, Config, Device

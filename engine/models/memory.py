@@ -12,8 +12,9 @@ from typing import NamedTuple
 from engine import memory
 from engine.allocator import Allocator
 from engine.decoding import PAGE, Decoding, Lane, Model
-from engine.models.activations import FUSED_ROWS, ROWS, SMS, Passes, sequences_at_once
+from engine.models.activations import ROWS, Passes, sequences_at_once
 from engine.models.layout import shapes
+from engine.models.operations import FUSED_ROWS, SMS
 
 Blocks = tuple[int, ...]
 
@@ -119,12 +120,12 @@ def _begin(passes: Passes, heap: Allocator) -> int:
 
 
 def _lengths(decoding: Decoding) -> list[int]:
-    """Tokens of a sequence on the way to the last one of a lane without a cache: where most rows are computed at once for each
-    number of sequences, and the longest."""
-    found, last = {decoding.tokens - 1}, decoding.tokens - 1
-    for sequences in range(sequences_at_once(last) + 1, min(decoding.batch, sequences_at_once(decoding.prompt)) + 1):
-        found.add(ROWS // sequences)
-    return sorted(tokens for tokens in found if tokens >= decoding.prompt)
+    """Tokens of a sequence in some steps of a lane without a cache: the first and the last, and between them one where most
+    rows are computed at once. Blocks of the others fit in theirs, but for some MiB."""
+    first, last = decoding.prompt + 1, decoding.tokens - 1
+    fullest = [ROWS // sequences for sequences in range(1, min(decoding.batch, sequences_at_once(first)) + 1)]
+    inside = [tokens for tokens in fullest if first < tokens < last]
+    return sorted({min(first, last), max(inside, key=lambda tokens: _rows(decoding, tokens), default=last), last})
 
 
 def _rows(decoding: Decoding, tokens: int) -> int:

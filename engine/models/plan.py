@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from engine import memory
 from engine.decoding import MOST, Decoding, Lane
 from engine.models import memory as models_memory
-from engine.models.activations import SMS
+from engine.models.operations import SMS
 from engine.protocol import ConfigureDecoding, DecodingPlanned, LanePlan
 from kernels.contract import Device
 

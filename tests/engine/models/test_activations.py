@@ -11,9 +11,10 @@ from torch.profiler import ProfilerActivity, profile
 from engine.decoding import CACHES, CacheKind, Decoding, Lane, Model
 from engine.memory import GIB, KIB, MIB
 from engine.models import shapes
-from engine.models.activations import FUSED_ROWS, ROWS, Passes
+from engine.models.activations import ROWS, Passes
 from engine.models.generate import Generation, Sampling
 from engine.models.memory import peak_bytes
+from engine.models.operations import FUSED_ROWS
 from engine.models.plan import plan
 from engine.protocol import ConfigureDecoding
 from kernels.contract import Device
