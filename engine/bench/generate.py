@@ -121,7 +121,7 @@ def _measure(row: Row, model: Model, device: Device, machine: Machine, runs: int
     seconds: list[float] = []
     steps: list[tuple[int, float]] = []  # position, nanoseconds
     generation = Generation(decoder, row.cache, row.batch, decoding.tokens, sampling=None, graph=device.kind == "cuda")
-    generation.prepare()
+    generation.prepare(row.prompt)
     for _ in range(runs):
         generation.reset()
         began = last = machine.stamp()

@@ -22,6 +22,19 @@ def sequences_at_once(tokens: int) -> int:
     return max(1, ROWS // tokens)
 
 
+def rows_at_once(batch: int, tokens: int) -> int:
+    """Tokens of prompts of so many each that are computed together."""
+    return min(batch, sequences_at_once(tokens)) * tokens
+
+
+def largest(batch: int, first: int, last: int) -> list[int]:
+    """Of sequences that grow from `first` to `last` tokens and are computed whole each time, the lengths whose blocks hold
+    those of all others: where most rows are computed at once, and the longest."""
+    fullest = [tokens for sequences in range(1, min(batch, sequences_at_once(first)) + 1)
+               if first <= (tokens := ROWS // sequences) <= last]
+    return list(dict.fromkeys([max([last, *fullest], key=lambda tokens: rows_at_once(batch, tokens)), last]))
+
+
 class Passes(Operations):
     """Of one lane; each pass gives back all that it takes, but what our kernels keep from their first step on."""
 

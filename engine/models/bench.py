@@ -144,7 +144,7 @@ class ModelBench:
         task.phase("compiling" if self.device.kind == "cuda" else "warming", lane.plan.lane.id)
         generator = torch.Generator().manual_seed(decoding.seed)
         prompt = torch.randint(decoding.model.vocab, (decoding.batch, decoding.prompt), generator=generator)
-        generation.prepare()
+        generation.prepare(decoding.prompt)
         task.look()
         task.phase("measuring", lane.plan.lane.id)
         self._sample(task, lane, generation, 1, lambda: generation.prefill(prompt.to(self.machine.place)), prefill=True)

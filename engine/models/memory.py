@@ -12,7 +12,7 @@ from typing import NamedTuple
 from engine import memory
 from engine.allocator import Allocator
 from engine.decoding import PAGE, Decoding, Lane, Model
-from engine.models.activations import ROWS, Passes, sequences_at_once
+from engine.models.activations import ROWS, Passes, largest, rows_at_once, sequences_at_once
 from engine.models.layout import shapes
 from engine.models.operations import FUSED_ROWS, SMS
 
@@ -56,7 +56,8 @@ def predicted(decoding: Decoding, lane: Lane, *, fused: bool = False, sampling: 
         sampling: tokens are drawn, and not the likeliest taken.
     """
     found = []
-    for lengths in ([decoding.prompt], [] if lane.cache != "none" else _lengths(decoding)):
+    growing = largest(decoding.batch, min(decoding.prompt + 1, decoding.tokens - 1), decoding.tokens - 1)
+    for lengths in ([decoding.prompt], growing if lane.cache == "none" else []):
         heap = _Live()
         passes = Passes(decoding, lane, heap, fused=fused, sampling=sampling)
         for tokens in lengths:
@@ -88,28 +89,28 @@ def peak_bytes(decoding: Decoding, kind: str, *, fused: bool = False, sampling: 
     for lane in lanes:
         for size in _kept(decoding, lane):
             heap.take(size)
-    if not fused or max(decoding.batch, _rows(decoding, decoding.prompt)) > FUSED_ROWS:
+    if not fused or max(decoding.batch, rows_at_once(decoding.batch, decoding.prompt)) > FUSED_ROWS:
         heap.take(memory.WORKSPACE_BYTES)  # of the products of a library
     running = [Passes(decoding, lane, heap, fused=fused, sampling=sampling, sms=sms) for lane in lanes]
     graphs = sum(_begin(passes, heap) for passes in running)
     for passes in running:
         if passes.lane.cache == "none":
-            for tokens in _lengths(decoding):
-                passes.choose(passes.prompts(tokens))
+            passes.choose(passes.prompts(decoding.tokens - 1))
     new = 8 * decoding.batch * decoding.new
     heap.give(heap.take(new), heap.take(new))  # the tokens, with where they stand, for the host
     return heap.reserved + graphs
 
 
 def _begin(passes: Passes, heap: Allocator) -> int:
-    """What a lane does before its first step: a step that is captured, or the longest sequence once; then the prompt.
+    """What a lane does before its first step: a step that is captured, or the largest passes once; then the prompt.
 
     Returns:
         What the graph keeps for itself.
     """
     decoding, graph = passes.decoding, Allocator()
     if passes.lane.cache == "none":
-        heap.give(passes.prompts(decoding.tokens))
+        for tokens in largest(decoding.batch, decoding.prompt, decoding.tokens):
+            heap.give(passes.prompts(tokens))
     else:
         passes.choose(passes.step())
         passes.heap = graph
@@ -117,19 +118,6 @@ def _begin(passes: Passes, heap: Allocator) -> int:
         passes.heap = heap
     passes.choose(passes.prompts(decoding.prompt))
     return graph.reserved
-
-
-def _lengths(decoding: Decoding) -> list[int]:
-    """Tokens of a sequence in some steps of a lane without a cache: the first and the last, and between them one where most
-    rows are computed at once. Blocks of the others fit in theirs, but for some MiB."""
-    first, last = decoding.prompt + 1, decoding.tokens - 1
-    fullest = [ROWS // sequences for sequences in range(1, min(decoding.batch, sequences_at_once(first)) + 1)]
-    inside = [tokens for tokens in fullest if first < tokens < last]
-    return sorted({min(first, last), max(inside, key=lambda tokens: _rows(decoding, tokens), default=last), last})
-
-
-def _rows(decoding: Decoding, tokens: int) -> int:
-    return min(decoding.batch, sequences_at_once(tokens)) * tokens
 
 
 def _kept(decoding: Decoding, lane: Lane) -> Blocks:

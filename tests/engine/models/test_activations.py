@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 from torch.profiler import ProfilerActivity, profile
 
+from engine.allocator import Allocator
 from engine.decoding import CACHES, CacheKind, Decoding, Lane, Model
 from engine.memory import GIB, KIB, MIB
 from engine.models import shapes
-from engine.models.activations import ROWS, Passes
+from engine.models.activations import ROWS, Passes, largest, rows_at_once
 from engine.models.generate import Generation, Sampling
 from engine.models.memory import peak_bytes
 from engine.models.operations import FUSED_ROWS
@@ -61,11 +64,11 @@ def test_a_prompt_takes_and_gives_back_what_torch_does(
     model: Model, kv_heads: int, dtype: DType, batch: int, prompt: int, least: int, kind: CacheKind,
 ) -> None:
     decoding, told = setting(model, kv_heads, dtype, batch, prompt, kind), Told(least)
-    run, given = Generation(decoder(model, kv_heads, dtype), kind, batch, decoding.tokens), tokens(model, batch, prompt)
+    run, prompts = Generation(decoder(model, kv_heads, dtype), kind, batch, decoding.tokens), tokens(model, batch, prompt)
     passes = Passes(decoding, decoding.lanes[0], told)
     passes.choose(passes.prompts(prompt))
     assert len(told.events) > 50
-    assert told.events == allocations(lambda: run.prefill(given), least)
+    assert told.events == allocations(lambda: run.prefill(prompts), least)
 
 
 @pytest.mark.parametrize(("model", "kv_heads", "dtype", "sampling"), [
@@ -125,6 +128,32 @@ def test_attention_is_split_where_a_prompt_leaves_a_gpu_idle() -> None:
         told = Told()
         Passes(decoding, decoding.lanes[0], told, fused=True, sms=sms).prompts(1016)
         assert (split in told.events) == expected
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(0, 5000))
+def test_the_largest_lengths_are_the_longest_and_that_of_most_rows(batch: int, first: int, more: int) -> None:
+    found = largest(batch, first, first + more)
+    assert found[-1] == first + more
+    most = max(rows_at_once(batch, tokens) for tokens in range(first, first + more + 1))
+    assert rows_at_once(batch, found[0]) == most
+
+
+@pytest.mark.parametrize(("model", "batch", "first", "last"), [("llama-3-8b", 2, 1746, 2300), ("gpt2", 8, 300, 900)])
+def test_after_the_largest_all_other_lengths_find_blocks(model: str, batch: int, first: int, last: int) -> None:
+    """Without them each step reserves a little more than the one before, and many GiB in the end."""
+    decoding, reserved = setting(MODELS[model], 4, "float32", batch, last - 2, "none"), []
+    for begun in (largest(batch, first, last), []):
+        heap = Allocator()
+        passes = Passes(decoding, decoding.lanes[0], heap, fused=True)
+        for length in begun:
+            heap.give(passes.prompts(length))
+        before = heap.reserved
+        for length in range(first, last + 1):
+            passes.choose(passes.prompts(length))
+        reserved.append((before, heap.reserved))
+    (before, after), (_, without) = reserved
+    assert after - before <= 8 * MIB
+    assert without > 2 * after
 
 
 @pytest.mark.parametrize(("model", "dtype", "batch", "prompt", "new", "reserved"), [
