@@ -110,6 +110,7 @@ def _measure(row: Row, model: Model, device: Device, machine: Machine, runs: int
     seconds: list[float] = []
     steps: list[tuple[int, float]] = []  # position, nanoseconds
     generation = Generation(decoder, row.cache, row.batch, decoding.tokens, sampling=None, graph=device.kind == "cuda")
+    generation.prepare(row.prompt)
     for _ in range(WARM):
         generation.step() if generation.position else generation.prefill(prompt)
     for _ in range(runs):

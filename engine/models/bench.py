@@ -145,7 +145,7 @@ class ModelBench:
         generator = torch.Generator().manual_seed(decoding.seed)
         prompt = torch.randint(decoding.model.vocab, (decoding.batch, decoding.prompt), generator=generator)
         prompt = prompt.to(self.machine.place)
-        generation.prepare()
+        generation.prepare(decoding.prompt)
         task.look()
         task.phase("measuring", lane.plan.lane.id)
         self._sample(task, lane, generation, 1, lambda: generation.prefill(prompt), prefill=True)

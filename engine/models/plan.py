@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from engine import memory
 from engine.decoding import MOST, Decoding, Lane
 from engine.models import memory as models_memory
+from engine.models.operations import SMS
 from engine.protocol import ConfigureDecoding, DecodingPlanned, LanePlan
 from kernels.contract import Device
 
@@ -27,7 +28,8 @@ def plan(configure: ConfigureDecoding, device: Device, free: int) -> DecodingPla
 def peak_bytes(decoding: Decoding, lanes: Sequence[Lane], device: Device) -> int:
     """The predicted peak of these lanes side by side."""
     shape = replace(decoding, lanes=tuple(lanes))
-    return models_memory.peak_bytes(shape, device.kind, fused=device.kind == "cuda", sampling=decoding.temperature > 0)
+    return models_memory.peak_bytes(shape, device.kind, fused=device.kind == "cuda", sampling=decoding.temperature > 0,
+                                    sms=device.sms or SMS)
 
 
 def _activation_bytes(decoding: Decoding, lane: Lane, device: Device) -> int:
