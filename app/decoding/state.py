@@ -173,8 +173,10 @@ class DecodeStore:
     def _sample(self, t_s: float, sample: DecodeSample) -> None:
         if sample.lane not in self._plans or not sample.time_ns > 0 or sample.steps < 1 or sample.position < 1:
             return
-        if sample.lane in self._done and sample.prefill:
+        if sample.prefill:  # a new start: what became of the lane before is over, but not what its plan says
             self._done = {lane: done for lane, done in self._done.items() if lane != sample.lane}
+            if not self._plans[sample.lane].refused:
+                self._refusals = {lane: why for lane, why in self._refusals.items() if lane != sample.lane}
         self._rings.setdefault(sample.lane, _LaneRing()).add(t_s, sample)
         self._lanes = None
 
