@@ -11,7 +11,7 @@ from app import format as fmt
 from app.decoding.choice import DecodeChoice, asked_choice, first_choice, fitted, restored
 from app.decoding.configuration import DecodeConfiguration, configuration
 from app.decoding.facts import kv_token_bytes, power_of, titles
-from app.decoding.state import NEWEST, DecodeState
+from app.decoding.state import NEWEST, DecodeState, held_bytes
 from app.kind import Choice, Kind, Section, Tell, device_of, median_words, plain_table
 from app.store import Snapshot
 from engine.options import BadInput
@@ -99,7 +99,8 @@ def facts(state: DecodeState, plan: LanePlan) -> list[tuple[str, str]]:
     if plan.lane.cache != "none":
         rows += [
             ("KV cache a token", fmt.bytes_iec(kv_token_bytes(decoding, plan.lane))),
-            ("KV cache at the end", fmt.bytes_iec(plan.kv_bytes)), ("allocated for it", fmt.bytes_iec(plan.kv_allocated_bytes)),
+            ("KV cache at the end", fmt.bytes_iec(held_bytes(decoding, plan.lane, decoding.tokens))),
+            ("allocated for it", fmt.bytes_iec(plan.kv_allocated_bytes)),
         ]
     rows += [("activations", fmt.bytes_iec(plan.activations_bytes)), ("peak memory", fmt.bytes_iec(plan.peak_memory_bytes))]
     if plan.longest is not None:

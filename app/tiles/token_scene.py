@@ -199,7 +199,7 @@ class TokenScene(QWidget):
         if side.cached:
             lines.append(("read from the cache", side.drawn.read, side.run.read, theme["text"]))
         else:
-            lines.append(("of them again", again, side.run.computed - side.tokens, theme["waste" if again else "text"]))
+            lines.append(("of them again", again, side.run.computed - (side.tokens - 1), theme["waste" if again else "text"]))
         for at, (label, drawn, whole, ink) in enumerate(lines, start=1):
             painter.setFont(theme.sans())
             words(painter, cells[0].translated(0, at * LINE), LEFT, theme["text"], label)

@@ -182,7 +182,7 @@ class TokenStage(Stage):
             lane += f" · {fmt.time_ns(time_ns)} a token" if time_ns is not None else ""
         return Side(
             cached, "with its cache" if cached else "without a cache", lane, clock.step, clock.lit,
-            counts(PROMPT, PROMPT + clock.step, cached), counts(run.prompt, run.tokens, cached), run.tokens)
+            counts(PROMPT, PROMPT + clock.step + 1, cached), counts(run.prompt, run.tokens, cached), run.tokens)
 
     def _refresh(self) -> None:
         """Shows where the clock stands."""
@@ -191,7 +191,7 @@ class TokenStage(Stage):
             if side is not None:
                 scene.show_side(side)
         if run is not None:
-            self.pages.show_tokens(run.prompt + min(clock.step, run.new))
+            self.pages.show_tokens(run.prompt + min(clock.step, run.new - 1))
         tokens = row(clock.step, True).tokens
         name = f"token {tokens}: step {clock.step} of {STEPS - 1}" if clock.step else "the prompt"
         self.transport.show_time(clock.step / (STEPS - 1), name)

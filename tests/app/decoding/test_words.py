@@ -44,7 +44,10 @@ def test_with_both_lanes_the_sentence_compares_them_at_one_token() -> None:
 
 def test_a_lane_that_lags_is_compared_where_it_stands() -> None:
     events = [event for event in run() if getattr(event, "lane", "") != "none-12" or getattr(event, "position", 999) <= 300]
-    assert "at token 300," in text(*events)
+    said = text(*events)
+    assert "at token 300," in said
+    held = decoding().kv_bytes(Lane(cache="dense", kv_heads=12), 299)
+    assert said.endswith(plain(f"the cache holds {fmt.bytes_iec(held)}, 36.0 KiB a token"))    # not of token 640
 
 
 def test_one_lane_alone_and_none_yet() -> None:
@@ -55,7 +58,7 @@ def test_one_lane_alone_and_none_yet() -> None:
     assert bare.startswith("Without a cache GPT-2 small makes")
     assert "holds" not in bare
     before = text(decode_feed.hello(), planned(decoding()))
-    assert before == ("Without a cache the step at token 640 computes k and v of all 640 tokens again; "
+    assert before == ("Without a cache the step to token 640 computes k and v of all 639 tokens before it; "
                       "the cache holds them in 22.5 MiB, 36.0 KiB a token")
     assert text() == "Waiting for the engine."
     assert text(decode_feed.hello()).startswith("Tick a cache")
@@ -76,14 +79,18 @@ def test_more_facts_are_what_the_lanes_show() -> None:
     assert "of their slots empty" in more[3]
 
 
-@given(st.integers(1, 60), st.integers(0, 60))
+@given(st.integers(1, 60), st.integers(1, 60))
 def test_counts_are_those_of_the_steps(prompt: int, new: int) -> None:
-    last = prompt + new
-    assert computed(prompt, last, cached=True) == last
-    assert computed(prompt, last, cached=False) == sum(range(prompt, last + 1))
-    assert read(prompt, last, cached=True) == sum(range(prompt, last))
-    assert read(prompt, last, cached=False) == 0
-    assert computed(1, last, cached=False) == last * (last + 1) // 2
+    position, each = prompt + new, range(prompt, prompt + new)    # a step computes what is there, and chooses one more
+    assert computed(prompt, position, cached=True) == prompt + len(each[1:])
+    assert computed(prompt, position, cached=False) == sum(each)
+    assert read(prompt, position, cached=True) == sum(each[:-1])
+    assert read(prompt, position, cached=False) == 0
+
+
+def test_the_last_token_is_chosen_and_never_computed() -> None:
+    assert (computed(16, 208, cached=True), computed(16, 208, cached=False)) == (207, 21_408)
+    assert read(16, 208, cached=True) == 21_201
 
 
 @given(st.integers(1, 100_000))
@@ -116,7 +123,7 @@ def test_a_configuration_travels_and_states_the_lanes() -> None:
     assert decode(encode(shown)) == shown
     none, dense = shown.lanes
     assert (dense.position, dense.steps, dense.note) == (640, 512, "")
-    assert dense.kv_bytes == decoding().kv_bytes(Lane(cache="dense", kv_heads=12), 640)
+    assert dense.kv_bytes == decoding().kv_bytes(Lane(cache="dense", kv_heads=12), 639)
     assert dense.tokens_per_s is not None
     assert none.tokens_per_s is not None
     assert dense.tokens_per_s > 5 * none.tokens_per_s

@@ -167,10 +167,10 @@ def test_the_cache_is_drawn_by_formula_as_allocated_and_as_the_device_saw_it(qtb
     formula, allocated, held, nvml = chart(made).facets[0].curves
     one, lane = decoding(), decoding().lanes[1]
     assert formula.mark.dash
-    assert formula.y[-1] == one.kv_bytes(lane, one.tokens)
+    assert formula.y[-1] == one.kv_bytes(lane, one.tokens - 1)
     assert allocated.stairs
     assert set(allocated.y) == {one.kv_allocated_bytes(lane)}
-    assert held.y.tolist() == [one.kv_bytes(lane, int(n)) for n in held.x]
+    assert held.y.tolist() == [one.kv_bytes(lane, int(n) - 1) for n in held.x]
     assert nvml.points
     assert set(nvml.y) == {24 << 20}
     rows = made.table().rows
