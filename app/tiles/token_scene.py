@@ -192,7 +192,7 @@ class TokenScene(QWidget):
         painter.setFont(theme.sans(11))
         for cell, align, texts in zip(cells, (LEFT, RIGHT, RIGHT), (
                 ("k and v, in tokens", "k and v"), ("drawn so far", "drawn"),
-                (f"this run, {fmt.count(side.tokens)} tokens", "this run")), strict=True):
+                (f"by the end, {fmt.count(side.tokens)} tokens", "by the end")), strict=True):
             words(painter, cell, align, theme["muted"], *texts)
         again = side.drawn.computed - row(side.step, side.cached).tokens
         lines: list[tuple[str, int, int, QColor]] = [("computed", side.drawn.computed, side.run.computed, theme["text"])]
