@@ -94,7 +94,8 @@ def _measured(snapshot: Snapshot, decoding: Decoding, plan: LanePlan) -> Measure
     state, name = snapshot.decode, plan.lane.id
     row = MeasuredLane(
         lane=name, title=titles(state)[name], kv_bytes_at_end=held_bytes(decoding, plan.lane, decoding.tokens),
-        weights_bytes=plan.weights_bytes, peak_memory_bytes=plan.peak_memory_bytes, note=state.refusals.get(name, "no sample yet"),
+        weights_bytes=plan.weights_bytes, peak_memory_bytes=plan.peak_memory_bytes,
+        note=state.refusals.get(name, "no sample yet"),
     )
     done = state.done.get(name)
     if done is not None and done.peak_memory_bytes is not None:

@@ -32,8 +32,8 @@ class LaneSeries:
 
     Arrays [n], a number a sample; never written again, so a snapshot stays as it was. `position`: tokens that each sequence
     has; `kv_bytes`: see held_bytes; `kv_nvml_bytes` is nan where it is not known. `median_ns`: time of a step, the median of
-    the newest samples, None before the first. `trend_position`, `trend_ns`: medians of neighbours, [groups], and `exponent` x of time ~ n^x through
-    them: see app.decoding.fit.
+    the newest samples, None before the first. `trend_position`, `trend_ns`: medians of neighbours, [groups], and `exponent` x
+    of time ~ n^x through them: see app.decoding.fit.
     """
 
     t_s: FloatArray

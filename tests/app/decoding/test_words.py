@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from app import format as fmt
 from app.caption import caption
@@ -15,7 +16,7 @@ from app.decoding.kind import DECODINGS
 from app.decoding.verdict import verdict
 from app.store import Snapshot, Store
 from app.tables import as_csv, as_tabs
-from engine.protocol import Event, Lane
+from engine.protocol import DecodeSample, Device, Event, Lane, LaneDone
 from tests.app import decode_feed, feed
 from tests.app.decode_feed import decoding, planned, run
 
@@ -172,3 +173,19 @@ def test_the_inspector_knows_each_lane() -> None:
     facts = {label: plain(value) for label, value in sections[1][1]}
     assert facts["KV cache a token"] == "36.0 KiB"
     assert facts["KV cache at the end"] == "22.5 MiB"
+
+
+@pytest.mark.parametrize(("peak", "kind"), [(None, "modelled"), (1 << 30, "measured")])
+def test_a_peak_is_called_measured_only_where_the_lane_was_measured(peak: int | None, kind: str) -> None:
+    events = [replace(event, peak_memory_bytes=peak) if isinstance(event, LaneDone) else event for event in run()]
+    shown = configuration(snapshot(*events), lab="decode")
+    assert shown is not None
+    assert {lane.peak_memory_provenance for lane in shown.lanes} == {kind}
+    printed = [list(column.cells) for column in DECODINGS.report(shown).columns if column.header == "peak memory"]
+    word = "predicted" if peak is None else "measured"
+    assert [str(cell).endswith(f" {word}") for cell in printed[0]] == [True, True]
+    inspected = DECODINGS.inspected(snapshot(*events))
+    for lane, plan, (_, facts) in zip(shown.lanes, planned(decoding()).plans, inspected, strict=True):
+        assert lane.peak_memory_bytes == (peak or plan.peak_memory_bytes)
+        assert dict(facts)["predicted peak"] == fmt.bytes_iec(plan.peak_memory_bytes)
+        assert [label for label, _ in facts if "measured" in label] == (["peak, measured"] if peak else [])
