@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from app import format as fmt
 from app.decoding.facts import CACHE_TITLES, compared, kv_token_bytes, pages, power_of, time_at, titles
 from app.decoding.state import DecodeState, LaneSeries, held_bytes
@@ -9,6 +11,9 @@ from app.facts import memory_name, shared
 from app.store import Snapshot
 from app.verdict import ALIKE, Verdict
 from engine.protocol import Decoding, Lane
+
+FLAT = 0.3      # an exponent below which the time of a step without a cache hardly grows
+BOUND = 0.5     # of the peak bandwidth: a step that reads faster is bound by that, not by the host
 
 
 def verdict(snapshot: Snapshot) -> Verdict:
@@ -22,8 +27,8 @@ def verdict(snapshot: Snapshot) -> Verdict:
     if not running:
         return _refused(snapshot, state, state.decoding)
     more = tuple(fact for fact in (
-        _growth(state), _bandwidth(snapshot, running), _sharing(state.decoding, running), _pages(state, running),
-        _left_out(state)) if fact)
+        _flat(snapshot, running) or _growth(state), _bandwidth(snapshot, running), _sharing(state.decoding, running),
+        _pages(state, running), _left_out(state)) if fact)
     held = _shown(state, running)
     if held is None:
         return _foretold(state.decoding, running, more)
@@ -107,6 +112,20 @@ def _growth(state: DecodeState) -> str:
         return ""
     powers = [power_of(state.lanes[name].exponent) if name in state.lanes else "" for name in pair]
     return f"time per token {powers[0]} with a cache, {powers[1]} without" if all(powers) else ""
+
+
+def _flat(snapshot: Snapshot, running: list[Lane]) -> str:
+    """What binds a step without a cache on a GPU where its time hardly grows; empty where it does."""
+    device, pair = snapshot.device, compared(snapshot.decode)
+    name = pair[1] if pair else next((lane.id for lane in running if lane.cache == "none"), "")
+    series = snapshot.decode.lanes.get(name)
+    if device is None or device.kind != "cuda" or series is None or series.median_ns is None:
+        return ""
+    if series.exponent is None or series.exponent >= FLAT:
+        return ""
+    share = float(series.step_bytes[-1]) / series.median_ns * 1e9 / (device.bandwidth_bytes_per_s or math.inf)
+    by = "the reading of weights" if share > BOUND else "the host"
+    return f"without a cache a step is bound by {by} here, {fmt.time_ns(series.median_ns)} whatever the length"
 
 
 def _bandwidth(snapshot: Snapshot, running: list[Lane]) -> str:

@@ -80,6 +80,28 @@ def test_more_facts_are_what_the_lanes_show() -> None:
     assert "of their slots empty" in more[3]
 
 
+def flat(device: Device = feed.H200, time_ns: float = 22.2e6, caches: tuple[str, ...] = ("none", "dense")) -> str:
+    """What is said first behind the sentence where each step without a cache takes as long."""
+    events = [replace(event, time_ns=time_ns) if isinstance(event, DecodeSample) and event.lane == "none-12" else event
+              for event in run(decoding(caches=caches), device=device)]
+    return plain(next(iter(verdict(snapshot(*events)).more), ""))
+
+
+@pytest.mark.parametrize("caches", [("none", "dense"), ("none",)])
+def test_where_the_host_binds_the_uncached_run_no_growth_is_claimed(caches: tuple[str, ...]) -> None:
+    assert flat(caches=caches) == "without a cache a step is bound by the host here, 22.2 ms whatever the length"
+
+
+def test_what_reads_its_weights_near_the_peak_is_not_bound_by_the_host() -> None:
+    at_the_peak = decoding().step_bytes(Lane(cache="none", kv_heads=12), 640) / 4.8e12 * 1e9
+    assert flat(time_ns=1.25 * at_the_peak).startswith("without a cache a step is bound by the reading of weights here, ")
+
+
+def test_growth_is_said_on_a_cpu_and_where_it_is_there() -> None:
+    assert flat(feed.CPU).startswith("time per token ~ n^")
+    assert plain(verdict(snapshot(*run())).more[0]).startswith("time per token ~ n^")
+
+
 @given(st.integers(1, 60), st.integers(1, 60))
 def test_counts_are_those_of_the_steps(prompt: int, new: int) -> None:
     position, each = prompt + new, range(prompt, prompt + new)    # a step computes what is there, and chooses one more
