@@ -42,19 +42,20 @@ class KvLengths(PlotView):
             x = np.array([0.0, min(float(end), reach)])
             weights = float(run.weights_bytes(lane))
             curve = Curve("", mark, x, weights + run.kv_bytes(lane, 1) * x, width=2.0)
-            length, beyond = fmt.quantity(float(end), "").rstrip(), end > run.model.context
-            said = "memory for" if beyond else "fits"
-            alone = f", by memory alone: the context is {fmt.count(run.model.context)}" if beyond else ""
+            length = fmt.quantity(float(end), "").rstrip()
             facets.append(Facet(
                 (curve,), shared(run.model.heads, lane.kv_heads), strong, rules=(Rule(float(state.memory_bytes), "free"),),
-                limit=Limit(float(end), (f"{said} {length} tokens", f"{said} {length}", length)),
+                limit=Limit(float(end), (f"fits {length} tokens", f"fits {length}", length)),
                 note=f"{fmt.bytes_iec(kv_token_bytes(run, lane))} a token; "
-                     f"{fmt.count(end)} tokens fit beside the weights{alone}"))
+                     f"{fmt.count(end)} tokens fit beside the weights, by memory alone"))
         self._chart.show_facets(self.theme, facets, from_zero(reach, lambda value: fmt.tick(value, ""), 3),
                                 bytes_from_zero(1.12 * state.memory_bytes), "tokens")
         sequences = fmt.plural(run.batch, "sequence")
-        self.say(units=(f"weights and cache of {sequences} against length, {run.dtype}", "against length"),
-                 notes=(f"formula · {memory_name(snapshot)}", "formula"))
+        notes: tuple[str, ...] = (f"formula · {memory_name(snapshot)}", "formula")
+        if max(ends.values()) > run.model.context:
+            alone, context = "by memory alone", f"the context is {fmt.count(run.model.context)}"
+            notes = (f"formula · {alone}, {context}", f"formula · {alone}", alone)
+        self.say(units=(f"weights and cache of {sequences} against length, {run.dtype}", "against length"), notes=notes)
         return True
 
     def summary(self) -> str:
