@@ -60,9 +60,7 @@ class PageScene(QWidget):
         outline(painter, QRectF(self.rect()), theme["border"])
         area = QRectF(PAD, PAD - 2, self.width() - 2 * PAD, HEAD)
         painter.setFont(theme.sans(14, semibold=True))
-        used = words(painter, area, LEFT, theme["text"], "pages of this run", "this run")
-        painter.setFont(theme.sans())
-        words(painter, area.adjusted(used + 12, 0, 0, 0), RIGHT, theme["muted"], self._when(), "")
+        words(painter, area, LEFT, theme["text"], "pages of this run", "this run")
         body = QRectF(PAD, PAD + HEAD, area.width(), self.height() - 2 * PAD - HEAD - 3 * LINE - 6)
         places = self._paint_pool(painter, QRectF(body.left() + TABLE * body.width(), body.top() + LINE,
                                                   (1 - TABLE) * body.width(), body.height() - LINE))
@@ -114,15 +112,17 @@ class PageScene(QWidget):
         theme, top, held = self._theme, self.height() - PAD - 3 * LINE, table.held
         painter.fillRect(QRectF(PAD, top - 3, self.width() - 2 * PAD, 1), theme["border"])
         empty = held.slots - held.used
+        tokens = fmt.plural(held.used, "token")
+        said = (f"{tokens} {self._when()}", f"{tokens}, step {self._after}", tokens)
         lines = (
-            (f"{fmt.count(held.used)} tokens", f"{fmt.plural(held.pages, 'page')}", theme["text"]),
-            (f"slots, {PAGE} a page", fmt.count(held.slots), theme["text"]),
-            ("empty", f"{fmt.count(empty)} · {fmt.percent(held.waste)}", theme["waste" if empty else "text"]),
+            (said, fmt.plural(held.pages, "page"), theme["text"]),
+            ((f"slots, {PAGE} a page", "slots"), fmt.count(held.slots), theme["text"]),
+            (("empty",), f"{fmt.count(empty)} · {fmt.percent(held.waste)}", theme["waste" if empty else "text"]),
         )
-        for at, (label, value, ink) in enumerate(lines):
+        for at, (labels, value, ink) in enumerate(lines):
             box = QRectF(PAD, top + at * LINE, self.width() - 2 * PAD, LINE)
-            painter.setFont(theme.sans())
-            words(painter, box, LEFT, theme["text"], label)
             painter.setFont(theme.mono(semibold=True))
-            words(painter, box, RIGHT, ink, value)
+            used = words(painter, box, RIGHT, ink, value)
+            painter.setFont(theme.sans())
+            words(painter, box.adjusted(0, 0, -used - 8, 0), LEFT, theme["text"], *labels)
 
