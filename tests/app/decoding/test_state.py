@@ -58,7 +58,7 @@ def test_a_run_becomes_a_series_a_lane_in_the_order_chosen() -> None:
     for name, series in found.lanes.items():
         assert series.position.tolist() == list(range(129, 229))
         assert series.steps == 100
-        assert series.kv_bytes[-1] == run.kv_bytes(found.lane(name), 228)
+        assert series.kv_bytes[-1] == run.kv_bytes(found.lane(name), 227)  # the last is chosen, not computed
         assert (series.provenance, series.source) == ("measured", "CUDA events")
         assert series.prefill is not None
         assert series.prefill.position == 128
@@ -190,6 +190,20 @@ def test_a_lane_that_is_refused_is_said_whenever_it_is() -> None:
     assert after.decode.refusals["none-32"] == "out of memory"
     assert after.refusals == {}
     assert after.decode.running() == []
+
+
+def test_a_new_prompt_ends_what_a_lane_was_refused_for_while_it_ran_but_not_what_its_plan_refuses() -> None:
+    store = begun(sample(129), Refused(generation=1, reason="out of memory", kernel="dense-12"),
+                  Refused(generation=1, reason="out of memory", kernel="none-12"))
+    store.reduce(sample(129))   # no new start
+    assert set(store.snapshot().decode.refusals) == set(LANES)
+    store.reduce(sample(128, prefill=True))
+    after = store.snapshot().decode
+    assert set(after.refusals) == {"none-12"}
+    assert [plan.lane.id for plan in after.running()] == ["dense-12"]
+    planned = reduced(decode_feed.hello(), decode_feed.planned(decode_feed.decoding(), memory_bytes=1))
+    planned.reduce(sample(128, prefill=True))
+    assert set(planned.snapshot().decode.refusals) == set(LANES)
 
 
 def test_kernels_and_decodings_do_not_mix() -> None:
