@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,9 +11,12 @@ from engine.batching import bench
 from engine.batching.bench import LIBRARY, MODEL
 from engine.batching.plan import OURS
 from engine.batching.work import Batching, Work
+from engine.models.decoder import Decoder
+from engine.models.generate import Generation
 from engine.protocol import (
     BatchingPlanned,
     BatchSample,
+    CacheKind,
     Ceilings,
     Checked,
     ConfigureBatching,
@@ -82,6 +86,31 @@ def test_a_whole_model_is_timed_at_every_batch(talk: Conversation) -> None:
     talk.idle()
     assert points(talk.heard) == {(MODEL, batch) for batch in BATCHES}
     assert not [event for event in talk.heard if isinstance(event, Refused | Fault)]
+    talk.close()
+
+
+def test_caches_that_do_not_fit_beside_each_other_take_turns(talk: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: dict[int, int] = {}
+
+    class Crowded(Generation):
+        """A generation on a device that has room for eight sequences."""
+
+        def __init__(self, decoder: Decoder, cache: CacheKind, batch: int, *more: Any, **options: Any) -> None:
+            if sum(held.values()) + batch > max(BATCHES):
+                raise MemoryError("full")
+            super().__init__(decoder, cache, batch, *more, **options)
+            held[id(self)] = batch
+
+        def close(self) -> None:
+            held.pop(id(self), None)
+            super().close()
+
+    monkeypatch.setattr(bench, "Generation", Crowded)
+    talk.send(configure(batching("model")), Start(seconds=0.5))
+    talk.idle()
+    assert points(talk.heard) == {(MODEL, batch) for batch in BATCHES}
+    assert not [event for event in talk.heard if isinstance(event, Refused | Fault)]
+    assert held == {}
     talk.close()
 
 
