@@ -32,7 +32,7 @@ def verdict(snapshot: Snapshot) -> Verdict:
     if len(times) < 2:
         return _foretold(state, state.batching, more)
     bend = knee(state)
-    return Verdict(_pace(state.batching, times, bend) + _bend(state, state.batching, times, bend), _provenance(state, bend), more)
+    return Verdict(_pace(state.batching, times, bend) + _bend(state, times, bend), _provenance(state, bend), more)
 
 
 def _pace(batching: Batching, times: dict[int, float], bend: Knee) -> str:
@@ -46,8 +46,10 @@ def _pace(batching: Batching, times: dict[int, float], bend: Knee) -> str:
             f"{fmt.ratio(shown / first / longer)} the work a second")
 
 
-def _bend(state: BatchState, batching: Batching, times: dict[int, float], bend: Knee) -> str:
+def _bend(state: BatchState, times: dict[int, float], bend: Knee) -> str:
     """Where arithmetic takes over, as measured and as predicted; or that it does not."""
+    batching = state.batching
+    assert batching is not None
     what, last, foretold = SHORT[batching.work], fmt.count(max(times)), fmt.count(bend.predicted)
     if bend.measured is not None:
         at = fmt.count(bend.measured)

@@ -121,6 +121,20 @@ def test_a_cache_up_to_the_last_token_of_the_context_is_timed(talk: Conversation
     talk.close()
 
 
+def test_all_batch_sizes_read_one_w() -> None:
+    spec, places = catalog()[LIBRARY], set[int]()
+
+    def launch(workload, config, tensors):  # type: ignore[no-untyped-def]
+        places.add(tensors["W"].data_ptr())
+        return spec.launch(workload, config, tensors)
+
+    talk = Conversation({**catalog(), LIBRARY: replace(spec, launch=launch)})
+    talk.send(configure(batching()), Start(seconds=0.05))
+    talk.idle()
+    assert len(places) == 1
+    talk.close()
+
+
 def test_stopped_and_replaced_it_leaves_the_old_behind(talk: Conversation) -> None:
     talk.send(configure(batching()), Start())
     talk.until(lambda event: isinstance(event, BatchSample))
