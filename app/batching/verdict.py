@@ -11,6 +11,7 @@ from app.verdict import ALIKE, Verdict
 from engine.protocol import Batching, Provenance
 
 NEAR = 2.0      # times: a measured knee that is further from the predicted one is not called what was predicted
+LIMITED = 0.3   # of the product ceiling, from where on arithmetic may be what limits the largest batch
 
 
 def verdict(snapshot: Snapshot) -> Verdict:
@@ -31,7 +32,7 @@ def verdict(snapshot: Snapshot) -> Verdict:
     if len(times) < 2:
         return _foretold(state, state.batching, more)
     bend = knee(state)
-    return Verdict(_pace(state.batching, times, bend) + _bend(state.batching, times, bend), _provenance(state, bend), more)
+    return Verdict(_pace(state.batching, times, bend) + _bend(state, times, bend), _provenance(state, bend), more)
 
 
 def _pace(batching: Batching, times: dict[int, float], bend: Knee) -> str:
@@ -45,8 +46,10 @@ def _pace(batching: Batching, times: dict[int, float], bend: Knee) -> str:
             f"{fmt.ratio(shown / first / longer)} the work a second")
 
 
-def _bend(batching: Batching, times: dict[int, float], bend: Knee) -> str:
+def _bend(state: BatchState, times: dict[int, float], bend: Knee) -> str:
     """Where arithmetic takes over, as measured and as predicted; or that it does not."""
+    batching = state.batching
+    assert batching is not None
     what, last, foretold = SHORT[batching.work], fmt.count(max(times)), fmt.count(bend.predicted)
     if bend.measured is not None:
         at = fmt.count(bend.measured)
@@ -55,6 +58,10 @@ def _bend(batching: Batching, times: dict[int, float], bend: Knee) -> str:
                 return f"; from batch {at} on the growing caches bend its throughput, and arithmetic never takes over"
             return f"; from batch {at} on its throughput bends"
         if max(bend.measured / bend.predicted, bend.predicted / bend.measured) < NEAR:
+            reached = share(state, state.kernels[0], max(times))
+            if reached is not None and reached.flops < LIMITED:
+                return (f"; from batch {at} on its throughput bends (predicted {foretold}), though at "
+                        f"{fmt.percent(reached.flops)} of what a plain product does")
             return f"; from batch {at} on this {what} is bound by arithmetic (predicted {foretold})"
         if batching.work == "model" and bend.measured < bend.predicted:
             return f"; from batch {at} on the growing caches bend its throughput, long before arithmetic (predicted {foretold})"

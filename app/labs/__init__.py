@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from app.labs.lab import Lab
 
 BASES = ("lab", "staged")   # what labs share; no labs themselves
+FIRST = ("attention", "decode")     # which come before the others, whose names decide
 
 
 def names() -> tuple[str, ...]:
-    """The ids of all labs. Imports none of them."""
-    return tuple(module.name for module in pkgutil.iter_modules(__path__) if module.name not in BASES)
+    """The ids of all labs, in their order. Imports none of them."""
+    found = (module.name for module in pkgutil.iter_modules(__path__) if module.name not in BASES)
+    return tuple(sorted(found, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name)))
 
 
 def title_of(name: str) -> str:

@@ -158,19 +158,17 @@ class StagedLab(LabView):
         places.setContentsMargins(0, 0, 0, 0)
         places.setSpacing(8)
         first, *more = self.places.tabs
-        places.addWidget(self._tabs(self.places.tabs) if more else self._placed(first), 0, 0, 2, 1)
-        for name, row, column, span in self.places.grid:
-            places.addWidget(self._placed(name), row, column, 1, span)
+        alone = () if more else ((first, 0, 0, 2, 1),)
+        if more:
+            places.addWidget(self._tabs(self.places.tabs), 0, 0, 2, 1)
+        for name, row, column, rows, span in (*alone, *((*place[:3], 1, place[3]) for place in self.places.grid)):
+            view = self.plots[name]
+            view.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
+            places.addWidget(view, row, column, rows, span)
+            view.show()
         for column, stretch in enumerate(self.places.stretch):
             places.setColumnStretch(column, stretch)
         return grid
-
-    def _placed(self, name: str) -> PlotView:
-        """A plot that takes the room that it is given."""
-        view = self.plots[name]
-        view.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
-        view.show()
-        return view
 
     def _tab_changed(self, _: int) -> None:
         self.update_from(self._snapshot)

@@ -52,6 +52,7 @@ class BatchingBench:
         self._points: list[_Point] = []
         self._generations: list[Generation] = []
         self._weights: Weights | None = None
+        self._matrix: torch.Tensor | None = None    # W, which all batch sizes and both kernels read
         if (refined := self.machine.refine(self.device)) != self.device:
             task.post(DeviceFound(device=refined))
             self.device = refined
@@ -73,10 +74,9 @@ class BatchingBench:
 
     def clear(self) -> None:
         """Every buffer back to the device."""
-        for generation in self._generations:
-            generation.close()
-        self._job, self._points, self._generations, self._weights = None, [], [], None
-        self.machine.trim()
+        self._job, self._weights, self._matrix = None, None, None
+        self._release()
+        self._points = []
         self.budget = None
 
     def _load(self, task: Task[BatchingJob]) -> None:
@@ -112,7 +112,7 @@ class BatchingBench:
         """A burst of one point, which is made ready at its first turn; or its end and the reason why."""
         try:
             if point.burst is None:
-                point.burst = self._model(task, point) if point.kernel == MODEL else self._linear(task, point)
+                point.burst = self._made(task, point)
                 task.phase("measuring", done=self._ready, total=len(self._points))
             for timing in point.burst():
                 task.post(BatchSample(
@@ -138,6 +138,27 @@ class BatchingBench:
         task.post(Refused(
             generation=task.job.generation, kernel=point.kernel, batch=point.plan.batch, reason=reason))
 
+    def _made(self, task: Task[BatchingJob], point: _Point) -> Callable[[], Iterator[Timing]]:
+        """Ready to be timed. Where the caches of other batch sizes leave no room they go, and are made again in turn."""
+        if point.kernel != MODEL:
+            return self._linear(task, point)
+        try:
+            return self._model(task, point)
+        except Exception as error:
+            if not (self._generations and self.machine.out_of_memory(error)):
+                raise
+        self._release()
+        return self._model(task, point)
+
+    def _release(self) -> None:
+        """The caches of all batch sizes back to the device."""
+        for point in self._points:
+            point.burst = None
+        for generation in self._generations:
+            generation.close()
+        self._generations = []
+        self.machine.trim()
+
     def _linear(self, task: Task[BatchingJob], point: _Point) -> Callable[[], Iterator[Timing]]:
         """Compiled, checked and warmed up. Raises: Refusal, also where the output is wrong."""
         spec, workload = self._catalog[point.kernel], workload_of(task.job.batching, point.plan.batch)
@@ -146,6 +167,8 @@ class BatchingBench:
             raise Refusal("; ".join(reasons))
         task.phase("compiling" if self.device.kind == "cuda" else "warming", point.kernel, self._ready, len(self._points))
         inputs = spec.inputs(workload, self.machine.place, torch.Generator(self.machine.place).manual_seed(workload.batch))
+        self._matrix = inputs["W"] if self._matrix is None else self._matrix
+        inputs["W"] = self._matrix
         own = {} if spec.info.opaque else allocate(workload, memory.owned(spec.operands(workload)), self.machine.place)
         poison(own)
         run = self.machine.bind(spec, workload, config, {**inputs, **own})

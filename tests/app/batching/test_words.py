@@ -67,6 +67,13 @@ def test_every_number_of_the_sentence_is_made_of_the_medians() -> None:
                     "throughput bends; that arithmetic takes over was predicted at 292")
 
 
+def test_a_bend_far_below_the_ceiling_is_not_called_arithmetic() -> None:
+    slow = [replace(event, time_ns=10 * event.time_ns) if isinstance(event, BatchSample) else event for event in run()]
+    said = text(*slow)
+    assert "bound by arithmetic" not in said
+    assert said.endswith("its throughput bends (predicted 195), though at 8.5 % of what a plain product does")
+
+
 def test_before_there_are_times_the_bytes_foretell() -> None:
     assert text() == "Waiting for the engine."
     assert text(batch_feed.hello()).startswith("Choose what is batched")

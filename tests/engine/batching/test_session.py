@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,9 +11,12 @@ from engine.batching import bench
 from engine.batching.bench import LIBRARY, MODEL
 from engine.batching.plan import OURS
 from engine.batching.work import Batching, Work
+from engine.models.decoder import Decoder
+from engine.models.generate import Generation
 from engine.protocol import (
     BatchingPlanned,
     BatchSample,
+    CacheKind,
     Ceilings,
     Checked,
     ConfigureBatching,
@@ -85,10 +89,49 @@ def test_a_whole_model_is_timed_at_every_batch(talk: Conversation) -> None:
     talk.close()
 
 
+def test_caches_that_do_not_fit_beside_each_other_take_turns(talk: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: dict[int, int] = {}
+
+    class Crowded(Generation):
+        """A generation on a device that has room for eight sequences."""
+
+        def __init__(self, decoder: Decoder, cache: CacheKind, batch: int, *more: Any, **options: Any) -> None:
+            if sum(held.values()) + batch > max(BATCHES):
+                raise MemoryError("full")
+            super().__init__(decoder, cache, batch, *more, **options)
+            held[id(self)] = batch
+
+        def close(self) -> None:
+            held.pop(id(self), None)
+            super().close()
+
+    monkeypatch.setattr(bench, "Generation", Crowded)
+    talk.send(configure(batching("model")), Start(seconds=0.5))
+    talk.idle()
+    assert points(talk.heard) == {(MODEL, batch) for batch in BATCHES}
+    assert not [event for event in talk.heard if isinstance(event, Refused | Fault)]
+    assert held == {}
+    talk.close()
+
+
 def test_a_cache_up_to_the_last_token_of_the_context_is_timed(talk: Conversation) -> None:
     talk.send(configure(batching("model", cached=TINY.context - 1, batches=(2,))), Start(seconds=0.05))
     talk.idle()
     assert points(talk.heard) == {(MODEL, 2)}
+    talk.close()
+
+
+def test_all_batch_sizes_read_one_w() -> None:
+    spec, places = catalog()[LIBRARY], set[int]()
+
+    def launch(workload, config, tensors):  # type: ignore[no-untyped-def]
+        places.add(tensors["W"].data_ptr())
+        return spec.launch(workload, config, tensors)
+
+    talk = Conversation({**catalog(), LIBRARY: replace(spec, launch=launch)})
+    talk.send(configure(batching()), Start(seconds=0.05))
+    talk.idle()
+    assert len(places) == 1
     talk.close()
 
 
