@@ -39,7 +39,7 @@ def _pace(batching: Batching, times: dict[int, float], bend: Knee) -> str:
     """What the largest batch before the bend takes and does, beside the smallest."""
     first, *rest = times
     end = bend.measured or bend.predicted or float("inf")
-    shown = max((batch for batch in rest if batch <= end), default=rest[-1])
+    shown = max((batch for batch in rest if batch <= end * 1.001), default=rest[-1])  # a fit lands beside it
     longer = times[shown] / times[first]
     one = f"one {ONES[batching.work]}" if first == 1 else fmt.plural(first, ONES[batching.work])
     return (f"A batch of {fmt.count(shown)} takes {fmt.ratio(longer)} the time of {one} and does "

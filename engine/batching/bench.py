@@ -12,6 +12,7 @@ import torch
 
 from engine import memory, planner
 from engine.batching.plan import OURS, workload_of
+from engine.bench.read_ceiling import read_ceiling
 from engine.buffers import allocate
 from engine.checking import check, poison
 from engine.machine import BURST_NS, SAMPLE_NS, Timing, open_machine
@@ -26,7 +27,6 @@ from kernels.contract import KernelSpec, Refusal
 LIBRARY = "torch_linear"
 MODEL = "model"         # the kernel of samples of a whole model
 PRODUCT = 8192          # of the matrix product that gives the ceiling, n³
-READ_BYTES = 1 << 30    # of the sum that gives the other
 AHEAD = 32              # steps of a model between two looks at the clock
 
 
@@ -91,13 +91,14 @@ class BatchingBench:
     def _measure_ceilings(self, task: Task[BatchingJob]) -> None:
         large = self.machine.place != "cpu"
         size, dtype = PRODUCT if large else PRODUCT // 8, getattr(torch, task.job.batching.dtype)
-        a, b = (torch.randn(size, size, device=self.machine.place, dtype=dtype) for _ in range(2))
-        product = self._least_ns(lambda: a @ b)
+        factors = [torch.randn(size, size, device=self.machine.place, dtype=dtype) for _ in range(2)]
+        product = self._least_ns(lambda: torch.matmul(*factors))
+        factors.clear()
         task.look()
-        data = torch.empty((READ_BYTES if large else READ_BYTES >> 3) // 4, device=self.machine.place).normal_()
         task.post(Ceilings(
-            generation=task.job.generation, flops_per_s=2 * size**3 / product * 1e9,
-            bytes_per_s=data.nbytes / self._least_ns(data.sum) * 1e9, source=self.machine.source))
+            generation=task.job.generation, flops_per_s=2 * size**3 / product * 1e9, bytes_per_s=read_ceiling(self.machine),
+            source=self.machine.source))
+        self.machine.trim()
 
     def _least_ns(self, work: Callable[[], object]) -> float:
         work()
@@ -208,6 +209,8 @@ class BatchingBench:
                     start = self.machine.stamp()
                     for _ in range(ahead):
                         generation.step()
+                        if self.machine.place == "cpu":  # where a step may take a second
+                            self._task.look()
                     spent += self.machine.between(start, self.machine.stamp())
                     steps += ahead
                 yield Timing(steps, spent / steps)

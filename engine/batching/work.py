@@ -5,8 +5,9 @@ Free of torch: it can be sent, stored, replayed and planned with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from statistics import median
+from collections.abc import Mapping, Sequence
+from math import exp, log
+from statistics import fmean
 from typing import Literal
 
 from msgspec import Struct
@@ -16,6 +17,7 @@ from kernels.contract.workload import ITEMSIZE, DType
 
 Work = Literal["linear", "rnn", "model"]
 MOST = 4096
+RISEN = 1.25  # the last time over the first, from which on a series has left its flat part
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 LIMITS = {"width": (16, 1 << 16), "steps": (2, 256), "cached": (1, 1 << 20)}
 
@@ -110,18 +112,30 @@ def knee_predicted(batching: Batching, flops_per_s: float, bytes_per_s: float) -
 
 
 def knee_measured(time_ns: Mapping[int, float]) -> float | None:
-    """The batch at which throughput bends: where that of the smallest batches, grown in proportion, would reach the best.
+    """The batch at which the two lines of `fitted` meet; None before three batches are measured, or where all are flat."""
+    flat, slope = fitted(list(time_ns.items())) if len(time_ns) >= 3 else (0.0, None)
+    return None if slope is None else flat / slope
 
-    None before three batches are measured, or where throughput has not bent: the last doubling still gained half.
+
+def fitted(points: Sequence[tuple[int, float]]) -> tuple[float, float | None]:
+    """(flat time, time a row) of the two lines that are nearest to the points in the logarithm: the first so many have one
+    time, the others a time in proportion to their batch. The second is None where the last time is no longer than the first.
+
+    Args:
+        points: (batch, time), of at least one.
     """
-    batches = sorted(time_ns)
-    if len(batches) < 3:
-        return None
-    rates = {batch: batch / time_ns[batch] for batch in batches}
-    if rates[batches[-1]] > 0.75 * rates[batches[-2]] * batches[-1] / batches[-2]:
-        return None
-    slope = median(rates[batch] / batch for batch in batches[:2])
-    return max(rates.values()) / slope
+    ordered = sorted(points)
+    logs = [(log(batch), log(time)) for batch, time in ordered]
+    if len(logs) < 2 or ordered[-1][1] < RISEN * ordered[0][1]:
+        return exp(fmean(time for _, time in logs)), None
+
+    def lines(split: int) -> tuple[float, float, float]:
+        flat, slope = fmean(t for _, t in logs[:split]), fmean(t - b for b, t in logs[split:])
+        apart = sum((t - flat) ** 2 for _, t in logs[:split]) + sum((t - b - slope) ** 2 for b, t in logs[split:])
+        return apart, flat, slope
+
+    _, flat, slope = min(lines(split) for split in range(1, len(logs)))
+    return exp(flat), exp(slope)
 
 
 def predicted_ns(batching: Batching, batch: int, flops_per_s: float, bytes_per_s: float) -> float:

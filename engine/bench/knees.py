@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, log
-from statistics import fmean
 
 from msgspec import Struct
 
-RISEN = 1.25  # the last time over the flat one, from which on a series has left its flat part
+from engine.batching.work import fitted
 
 
 class Knee(Struct, frozen=True, kw_only=True):
@@ -40,27 +38,6 @@ def predicted(width: int, itemsize: int, tflops: float, tb_per_s: float) -> floa
     flops, read = tflops * 1e12, tb_per_s * 1e12
     gained = 2 * width * read - 2 * itemsize * flops
     return itemsize * width * flops / gained if gained > 0 else None
-
-
-def fitted(points: Sequence[tuple[int, float]]) -> tuple[float, float | None]:
-    """(flat time, time a row) of the two lines that are nearest to the points in the logarithm: the first so many have one
-    time, the others a time in proportion to their batch. The second is None where the last time is no longer than the first.
-
-    Args:
-        points: (batch, time), of at least one.
-    """
-    ordered = sorted(points)
-    logs = [(log(batch), log(time)) for batch, time in ordered]
-    if len(logs) < 2 or ordered[-1][1] < RISEN * ordered[0][1]:
-        return exp(fmean(time for _, time in logs)), None
-
-    def lines(split: int) -> tuple[float, float, float]:
-        flat, slope = fmean(t for _, t in logs[:split]), fmean(t - b for b, t in logs[split:])
-        apart = sum((t - flat) ** 2 for _, t in logs[:split]) + sum((t - b - slope) ** 2 for b, t in logs[split:])
-        return apart, flat, slope
-
-    _, flat, slope = min(lines(split) for split in range(1, len(logs)))
-    return exp(flat), exp(slope)
 
 
 def knees(

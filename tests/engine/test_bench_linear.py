@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from engine.__main__ import main
+from engine.batching.work import fitted
 from engine.bench import linear_rows
-from engine.bench.knees import fitted, knees, predicted
+from engine.bench.knees import knees, predicted
 from engine.bench.linear import brief, copies, report, run, table
 from engine.bench.linear_rows import Row
 from engine.options import BadInput

@@ -62,7 +62,7 @@ def test_every_number_of_the_sentence_is_made_of_the_medians() -> None:
     assert text(*events, at(1, 1e3), at(4, 2e3)) == (
         "A batch of 4 takes 2.00× the time of one row and does 2.00× the work a second; "
         "up to batch 4 this layer is bound by memory, as predicted up to 292")
-    bent = text(*events, at(1, 1e3), at(4, 1e3), at(16, 8e3))
+    bent = text(*events, at(1, 1e3), at(4, 1e3), at(16, 4e3))
     assert bent == ("A batch of 4 takes 1.00× the time of one row and does 4.00× the work a second; from batch 4 on its "
                     "throughput bends; that arithmetic takes over was predicted at 292")
 
