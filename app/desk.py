@@ -18,6 +18,7 @@ from app.panels.form import WIDTH_PX, Form
 from app.run import Run
 from app.settings import Layout, Settings
 from app.theme import Theme
+from app.tiles.step_info import StepInfo
 from engine.protocol import Hello
 
 
@@ -58,6 +59,7 @@ class Desk(QObject):
         self._live, self._settings, self._asked, self._shown = live, settings, asked, shown
         self._opened: dict[str, Opened] = {}
         self._greeted: set[str] = set()
+        self._steps: dict[str, StepInfo] = {}
         empty = QLabel("The tiles and the plots appear here.")
         empty.setAlignment(Qt.AlignmentFlag.AlignCenter)
         empty.setProperty("role", "muted")
@@ -140,12 +142,22 @@ class Desk(QObject):
         run.chosen.connect(self.chosen)
         run.told.connect(self.told)
         run.history.stack.indexChanged.connect(self._stepped)
-        view.picked.connect(self.picked)
+        view.picked.connect(self._picked)
         if view.theatre is not None:
             view.theatre.woke.connect(self.woke)
         self.views.addWidget(view)
         self.forms.addWidget(form)
         return Opened(lab, view, form, run)
+
+    @property
+    def step(self) -> StepInfo | None:
+        """The step in focus on the stage of the lab on screen."""
+        return self._steps.get(self.lab_id)
+
+    @Slot(object)
+    def _picked(self, step: StepInfo) -> None:
+        self._steps[self.lab_id] = step
+        self.picked.emit(step)
 
     @Slot(int)
     def _stepped(self, _: int) -> None:

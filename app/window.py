@@ -136,7 +136,7 @@ class Window(QMainWindow):
 
     def _show_lab(self, name: str) -> None:
         self.desk.open(name, self.theme)
-        self.inspector.show_step(None)
+        self.inspector.show_step(self.desk.step)
         self.inspector.step.setVisible(self.player.stage is not None)
         if wrong := self.layouts.restore():
             self.banner.tell(wrong, "The first one serves")

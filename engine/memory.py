@@ -1,9 +1,7 @@
 """Who will own the device's memory: predicted from operands before a run, without torch.
 
 A run keeps one set of inputs that all kernels share, and beside it each kernel's own outputs, scratch and what is saved for
-it; the check of a kernel takes a chunk of float64 on top. On a GPU the caching allocator rounds: blocks up to 1 MiB live in
-segments of 2 MiB, those below 10 MiB in segments of 20 MiB, larger ones in segments of their own, rounded up to 2 MiB.
-Source: PyTorch, c10/core/AllocatorConfig.h (kSmallSize, kMinLargeAlloc, kRoundLarge).
+it; the check of a kernel takes a chunk of float64 on top. On a GPU the caching allocator rounds (engine/allocator.py).
 """
 
 from __future__ import annotations
@@ -13,6 +11,7 @@ from typing import NamedTuple
 
 import psutil
 
+from engine.allocator import Allocator
 from engine.protocol import DeviceSample
 from kernels.contract import AttentionWorkload, Device, LinearWorkload, Operand, Workload
 
@@ -46,17 +45,11 @@ def peak_bytes(device: Device, workload: Workload, kernels: Sequence[Sequence[Op
 
 
 def reserved(sizes: Iterable[int]) -> int:
-    """What the caching allocator reserves for blocks of these sizes."""
-    small = middle = large = 0
+    """What the caching allocator reserves for tensors of these sizes that live together, made in this order."""
+    allocator = Allocator()
     for size in sizes:
-        rounded = -(-size // 512) * 512
-        if rounded <= MIB:
-            small += rounded
-        elif rounded < 10 * MIB:
-            middle += rounded
-        else:
-            large += -(-rounded // (2 * MIB)) * 2 * MIB
-    return -(-small // (2 * MIB)) * 2 * MIB + -(-middle // (20 * MIB)) * 20 * MIB + large
+        allocator.take(size)
+    return allocator.reserved
 
 
 class Chunk(NamedTuple):

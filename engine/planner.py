@@ -94,21 +94,22 @@ def reasons(spec: KernelSpec, workload: Workload, config: Config, device: Device
 def _plan(spec: KernelSpec, workload: Workload, device: Device, params: Mapping[str, int], free: int) -> KernelPlan:
     config = configured(spec, workload, device, params)
 
-    def needed(length: int) -> int:
-        shape = replace(workload, **{workload.LENGTH: length})
+    field = _stretched(spec, workload)
+
+    def needed(shape: Workload) -> int:
         return memory.peak_bytes(device, shape, [spec.operands(shape)])
 
-    length = getattr(workload, workload.LENGTH)
-    longest = memory.longest(lambda n: needed(n) <= free, _length(workload).hi or length)
+    longest = memory.longest(
+        lambda n: needed(replace(workload, **{field.name: n})) <= free, field.hi or getattr(workload, field.name))
     refused = "; ".join(reasons(spec, workload, config, device))
     supported = workload.pass_ in spec.info.passes
-    if not refused and needed(length) > free:
+    if not refused and needed(workload) > free:
         refused = _too_large(spec, workload, device, free, longest or 0)
     nothing = Cost(nominal_flops=workload.nominal_flops, flops=0, hbm={})  # of a pass that the kernel does not have
     return KernelPlan(
         kernel=spec.id, config=config, cost=spec.cost(workload, config) if supported else nothing,
         schedule=spec.schedule(workload, config) if spec.schedule and supported else None,
-        peak_memory_bytes=needed(length) if supported else 0, longest_seq=longest if supported else None,
+        peak_memory_bytes=needed(workload) if supported else 0, longest_seq=longest if supported else None,
         refused=refused or None,
     )
 
@@ -119,7 +120,9 @@ def _too_large(spec: KernelSpec, workload: Workload, device: Device, free: int, 
     scratch = [operand for operand in memory.owned(operands) if operand.role == "scratch"]
     held = sum(operand.bytes for operand in scratch)
     of_it = f", of it {memory.text(held)} for {_listed((o.name for o in scratch), 'and')}" if 2 * held > peak else ""
-    remedy = f"choose a {_length(workload).title.lower()} of at most {longest:,}" if longest else f"choose {workload.SMALLER}"
+    what = _stretched(spec, workload).title
+    what = what if what.isupper() or what.startswith("KV") else what.lower()
+    remedy = f"choose a {what} of at most {longest:,}" if longest else f"choose {workload.SMALLER}"
     return f"{spec.info.title} needs {memory.text(peak)}{of_it}; {memory.text(free)} are free on {device.id}: {remedy}"
 
 
@@ -139,8 +142,10 @@ def _fit_together(
         plans = [replace(plan, refused=reason) if plan is largest else plan for plan in plans]
 
 
-def _length(workload: Workload) -> Field:
-    return next(field for field in fields_of(type(workload)) if field.name == workload.LENGTH)
+def _stretched(spec: KernelSpec, workload: Workload) -> Field:
+    """The field that is made smaller first where memory lacks: the cached tokens of decoding, else the workload's own."""
+    name = "seq_kv" if spec.info.family == "decode" else workload.LENGTH
+    return next(field for field in fields_of(type(workload)) if field.name == name)
 
 
 def _listed(names: Iterable[str], last: str = "or") -> str:

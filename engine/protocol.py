@@ -112,8 +112,8 @@ class Phase(Struct, frozen=True, kw_only=True, tag=True):
 class KernelPlan(Struct, frozen=True, kw_only=True):
     """What is known of one kernel before it runs. `refused` is a sentence, and then it will not run.
 
-    `peak_memory_bytes` is predicted for this kernel alone; `longest_seq` is the longest sequence that fits the
-    device with all else as it is, of a layer the largest batch (None where everything up to the field's range fits).
+    `peak_memory_bytes` is predicted for this kernel alone; `longest_seq` is the longest sequence (of decoding the longest KV
+    length, of a layer the largest batch) that fits the device with all else as it is; None where all of its range fits.
     """
 
     kernel: str
@@ -172,8 +172,9 @@ class DecodeSample(Struct, frozen=True, kw_only=True, tag=True):
     """Some steps of one lane between one pair of clock reads; `time_ns` of each step, which gives a token a sequence.
 
     `position`: tokens that each sequence holds after them. `prefill`: this was the prompt, in one step.
-    `tokens`: what the first sequence was given in these steps. `kv_bytes`: by formula, at `position`; `kv_nvml_bytes`: what the
-    device's used memory grew by when the cache was allocated. `step_bytes`: what the last step had to read, weights and cache.
+    `tokens`: what the first sequence was given in these steps. `kv_bytes`: by formula, of all tokens but the last, which is
+    chosen but not computed; `kv_nvml_bytes`: what the device's used memory grew by when the cache was allocated.
+    `step_bytes`: what a step in their middle had to read, weights and cache.
     """
 
     t_ns: int = 0

@@ -29,6 +29,7 @@ from engine.protocol import (
     Configure,
     ConfigureBatching,
     ConfigureDecoding,
+    DecodeSample,
     DeviceFound,
     DeviceSample,
     Event,
@@ -94,7 +95,7 @@ class Session:
         self._job: AnyJob | None = None
         self._unplanned = "nothing is configured: send Configure before Start"
         self._order = Order()
-        self._lost = False
+        self._lost = self._ended = False
         self._sampler: tuple[Device, Sampler] | None = None
         self.left_behind = False  # after `run`: the runner hangs in a compile or a launch, and only the process's end ends it
 
@@ -211,12 +212,12 @@ class Session:
             self._give(Order(self._job, True, seconds))
 
     def _pause(self) -> None:
-        if self._order.running:
+        if self._order.running and not self._ended:
             self._give(Order(self._order.job))
-        self._phase("paused" if self._order.job else "idle")
+        self._phase("paused" if self._order.job and not self._ended else "idle")
 
     def _give(self, order: Order) -> None:
-        self._order = order
+        self._order, self._ended = order, False
         self._runner.give(order)
 
     def _report(self, order: Order, event: Event) -> None:
@@ -229,13 +230,15 @@ class Session:
                 self._emit(event)
                 self._phase("idle")
                 return
-            case Checked() | Refused() | MemorySample() | LaneDone() | Ceilings() | Fault():
+            case Checked() | Refused() | MemorySample() | DecodeSample() | LaneDone() | Ceilings() | Fault():
                 if order.job is not self._order.job:
                     return
             case _ if order is not self._order:
                 return
             case Phase(name="idle") if order.seconds is not None:
                 self._order = Order()  # its time is over
+            case Phase(name="idle"):
+                self._ended = True  # by itself; as long as nobody stops it, what is configured next runs
         self._emit(event)
 
     def _available(self, device: Device) -> int:

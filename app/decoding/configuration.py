@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from app import format as fmt
 from app.decoding.facts import CACHE_TITLES, titles
+from app.decoding.state import held_bytes
 from app.decoding.verdict import verdict
 from app.facts import shared
 from app.saved import Cell, Saved, stated
@@ -85,15 +86,16 @@ def configuration(snapshot: Snapshot, *, lab: str, theme: str = "dark") -> Decod
         return None
     return DecodeConfiguration(
         **stated(snapshot, lab, theme, verdict(snapshot)), decoding=state.decoding,
-        lanes=tuple(_measured(snapshot, plan) for plan in state.plans.values()),
+        lanes=tuple(_measured(snapshot, state.decoding, plan) for plan in state.plans.values()),
     )
 
 
-def _measured(snapshot: Snapshot, plan: LanePlan) -> MeasuredLane:
+def _measured(snapshot: Snapshot, decoding: Decoding, plan: LanePlan) -> MeasuredLane:
     state, name = snapshot.decode, plan.lane.id
     row = MeasuredLane(
-        lane=name, title=titles(state)[name], kv_bytes_at_end=plan.kv_bytes, weights_bytes=plan.weights_bytes,
-        peak_memory_bytes=plan.peak_memory_bytes, note=state.refusals.get(name, "no sample yet"),
+        lane=name, title=titles(state)[name], kv_bytes_at_end=held_bytes(decoding, plan.lane, decoding.tokens),
+        weights_bytes=plan.weights_bytes, peak_memory_bytes=plan.peak_memory_bytes,
+        note=state.refusals.get(name, "no sample yet"),
     )
     done = state.done.get(name)
     if done is not None and done.peak_memory_bytes is not None:

@@ -71,17 +71,20 @@ def longest(decoding: Decoding, lane: Lane, memory_bytes: int) -> int:
     return max(0, room // each) if each else 0
 
 
-def computed(prompt: int, tokens: int, cached: bool) -> int:
-    """Tokens whose k and v are computed until a sequence of `prompt` holds `tokens`: each once, or all again at each step.
+def computed(prompt: int, position: int, cached: bool) -> int:
+    """Tokens whose k and v are computed until a sequence of `prompt` has `position`, of which the last is chosen but not
+    computed: each once, or all again at each step.
 
-    Without a cache the steps compute prompt, prompt + 1, ... tokens: n(n + 1)/2 of them where the prompt is one token.
+    Without a cache the steps compute prompt, prompt + 1, ... n tokens: n(n + 1)/2 of them where the prompt is one token.
     """
-    return tokens if cached else (tokens * (tokens + 1) - prompt * (prompt - 1)) // 2
+    last = position - 1
+    return last if cached else (last * (last + 1) - prompt * (prompt - 1)) // 2
 
 
-def read(prompt: int, tokens: int, cached: bool) -> int:
-    """Tokens whose k and v are read from the cache meanwhile: at each step after the prompt, those before it."""
-    return (tokens * (tokens - 1) - prompt * (prompt - 1)) // 2 if cached else 0
+def read(prompt: int, position: int, cached: bool) -> int:
+    """Tokens whose k and v are read from the cache meanwhile: at each step after the prompt, those before its own."""
+    last = position - 1
+    return (last * (last - 1) - prompt * (prompt - 1)) // 2 if cached else 0
 
 
 def compared(state: DecodeState) -> tuple[str, str] | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from app.series import FloatArray
 
 GROUPS = 32             # of neighbours: so many, to twice as many
+DOUBT = 0.1             # standard error of an exponent that is still said
 FEW, FAR = 8, 1.25      # groups, and how many times further the last position must be than the first, for an exponent
 
 
@@ -27,7 +30,15 @@ def trend(position: FloatArray, time_ns: FloatArray) -> tuple[FloatArray, FloatA
 
 
 def exponent(position: FloatArray, time_ns: FloatArray) -> float | None:
-    """x of time ~ n^x, by least squares over the logarithms; None where they are few or near each other."""
+    """x of time ~ n^x, by least squares over the logarithms; None where they are few, near each other, or too scattered: where
+    the standard error of x is above DOUBT.
+    """
     if len(position) < FEW or position[-1] < FAR * position[0]:
         return None
-    return float(np.polyfit(np.log(position), np.log(time_ns), 1)[0])
+    x, y = np.log(position), np.log(time_ns)
+    x, y = x - x.mean(), y - y.mean()
+    spread = float(x @ x)
+    slope = float(x @ y) / spread
+    rest = y - slope * x
+    error = math.sqrt(float(rest @ rest) / (len(x) - 2) / spread)
+    return slope if error <= DOUBT else None

@@ -11,7 +11,7 @@ from app import format as fmt
 from app.decoding.choice import DecodeChoice, asked_choice, first_choice, fitted, restored
 from app.decoding.configuration import DecodeConfiguration, configuration
 from app.decoding.facts import kv_token_bytes, power_of, titles
-from app.decoding.state import NEWEST, DecodeState
+from app.decoding.state import NEWEST, DecodeState, held_bytes
 from app.kind import Choice, Kind, Section, Tell, device_of, median_words, plain_table
 from app.store import Snapshot
 from engine.options import BadInput
@@ -81,13 +81,14 @@ class Decodings(Kind):
         table = plain_table("lane", "tokens/s", "median step", "at token", "grows", "KV cache", "bandwidth", "peak memory", "")
         for row in shown.lanes:
             size = fmt.bytes_iec(row.kv_bytes if row.kv_bytes is not None else row.kv_bytes_at_end)
+            kind = "predicted" if row.peak_memory_provenance == "modelled" else row.peak_memory_provenance
+            peak = f"{fmt.bytes_iec(row.peak_memory_bytes)} {kind}"
             if row.step_p50_ns is None:
-                table.add_row(row.title, *[fmt.NA] * 4, size, fmt.NA, fmt.bytes_iec(row.peak_memory_bytes), row.note)
+                table.add_row(row.title, *[fmt.NA] * 4, size, fmt.NA, peak, row.note)
                 continue
             table.add_row(
                 row.title, fmt.significant(row.tokens_per_s), fmt.time_ns(row.step_p50_ns), fmt.count(row.position),
-                power_of(row.time_exponent) or fmt.NA, size, fmt.rate(row.bytes_per_s), fmt.bytes_iec(row.peak_memory_bytes),
-                row.note)
+                power_of(row.time_exponent) or fmt.NA, size, fmt.rate(row.bytes_per_s), peak, row.note)
         return table
 
 
@@ -99,9 +100,10 @@ def facts(state: DecodeState, plan: LanePlan) -> list[tuple[str, str]]:
     if plan.lane.cache != "none":
         rows += [
             ("KV cache a token", fmt.bytes_iec(kv_token_bytes(decoding, plan.lane))),
-            ("KV cache at the end", fmt.bytes_iec(plan.kv_bytes)), ("allocated for it", fmt.bytes_iec(plan.kv_allocated_bytes)),
+            ("KV cache at the end", fmt.bytes_iec(held_bytes(decoding, plan.lane, decoding.tokens))),
+            ("allocated for it", fmt.bytes_iec(plan.kv_allocated_bytes)),
         ]
-    rows += [("activations", fmt.bytes_iec(plan.activations_bytes)), ("peak memory", fmt.bytes_iec(plan.peak_memory_bytes))]
+    rows += [("activations", fmt.bytes_iec(plan.activations_bytes)), ("predicted peak", fmt.bytes_iec(plan.peak_memory_bytes))]
     if plan.longest is not None:
         rows.append(("fits up to", f"{fmt.count(plan.longest)} tokens"))
     if plan.largest_batch is not None:

@@ -31,9 +31,9 @@ class LaneSeries:
     """The samples of one lane since its prompt, oldest first; the prompt itself, which is one step, is `prefill`.
 
     Arrays [n], a number a sample; never written again, so a snapshot stays as it was. `position`: tokens that each sequence
-    holds; `kv_nvml_bytes` is nan where it is not known. `median_ns`: time of a step, the median of the newest samples, None
-    before the first. `trend_position`, `trend_ns`: medians of neighbours, [groups], and `exponent` x of time ~ n^x through
-    them: see app.decoding.fit.
+    has; `kv_bytes`: see held_bytes; `kv_nvml_bytes` is nan where it is not known. `median_ns`: time of a step, the median of
+    the newest samples, None before the first. `trend_position`, `trend_ns`: medians of neighbours, [groups], and `exponent` x
+    of time ~ n^x through them: see app.decoding.fit.
     """
 
     t_s: FloatArray
@@ -60,7 +60,10 @@ class LaneSeries:
 
 @dataclass(frozen=True, slots=True)
 class DecodeState:
-    """What every view of a decoding draws. `plans` and `lanes` by lane, in the order chosen; `refusals`: lane -> sentence."""
+    """What every view of a decoding draws. `plans` and `lanes` by lane, in the order chosen; `refusals`: lane -> sentence.
+
+    `memory` is the sample of this decoding in which most was allocated: a lane that is done gives its cache back.
+    """
 
     decoding: Decoding | None = None
     plans: dict[str, LanePlan] = field(default_factory=dict)
@@ -91,6 +94,11 @@ class DecodeState:
         return None if time_ns is None or self.decoding is None else self.decoding.batch * 1e9 / time_ns
 
 
+def held_bytes(decoding: Decoding, lane: Lane, position: int) -> int:
+    """What the cache holds, by formula, at a position: the last token is chosen, and its k and v are not computed yet."""
+    return decoding.kv_bytes(lane, position - 1)
+
+
 class _LaneRing:
     """The samples of one lane. A prompt, or a position that is not beyond the last, begins it anew."""
 
@@ -101,7 +109,7 @@ class _LaneRing:
         self._ring, self._steps = Ring(_COLUMNS), 0
         self._prefill: DecodeSample | None = None
 
-    def add(self, t_s: float, sample: DecodeSample) -> None:
+    def add(self, t_s: float, sample: DecodeSample, kv_bytes: int) -> None:
         if sample.prefill or (len(self._ring.rows[1]) and sample.position <= self._ring.rows[1][-1]):
             self._begin()
         self._last = sample
@@ -110,7 +118,7 @@ class _LaneRing:
             return
         nvml = np.nan if sample.kv_nvml_bytes is None else sample.kv_nvml_bytes
         self._ring.append((
-            t_s, sample.position, sample.time_ns, sample.kv_bytes, sample.kv_allocated_bytes, nvml, sample.step_bytes))
+            t_s, sample.position, sample.time_ns, kv_bytes, sample.kv_allocated_bytes, nvml, sample.step_bytes))
         self._steps += sample.steps
 
     def series(self) -> LaneSeries:
@@ -158,21 +166,24 @@ class DecodeStore:
             return
         match event:
             case DecodeSample():
-                self._sample(t_s, event)
+                self._sample(t_s, event, self._planned.decoding)
             case LaneDone() if event.lane in self._plans:
                 self._done = {**self._done, event.lane: event}
-            case MemorySample():
+            case MemorySample() if self._memory is None or sum(event.owners.values()) >= sum(self._memory.owners.values()):
                 self._memory = event
             case Refused():
                 self._refusals = {**self._refusals, event.kernel: event.reason}
         self._state = None
 
-    def _sample(self, t_s: float, sample: DecodeSample) -> None:
+    def _sample(self, t_s: float, sample: DecodeSample, decoding: Decoding) -> None:
         if sample.lane not in self._plans or not sample.time_ns > 0 or sample.steps < 1 or sample.position < 1:
             return
-        if sample.lane in self._done and sample.prefill:
+        if sample.prefill:  # a new start: what became of the lane before is over, but not what its plan says
             self._done = {lane: done for lane, done in self._done.items() if lane != sample.lane}
-        self._rings.setdefault(sample.lane, _LaneRing()).add(t_s, sample)
+            if not self._plans[sample.lane].refused:
+                self._refusals = {lane: why for lane, why in self._refusals.items() if lane != sample.lane}
+        held = held_bytes(decoding, self._plans[sample.lane].lane, sample.position)
+        self._rings.setdefault(sample.lane, _LaneRing()).add(t_s, sample, held)
         self._lanes = None
 
     def state(self) -> DecodeState:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 from app import format as fmt
 from app.decoding.facts import CACHE_TITLES, compared, kv_token_bytes, pages, power_of, time_at, titles
-from app.decoding.state import DecodeState
+from app.decoding.state import DecodeState, LaneSeries, held_bytes
 from app.facts import memory_name, shared
 from app.store import Snapshot
 from app.verdict import ALIKE, Verdict
 from engine.protocol import Decoding, Lane
+
+FLAT = 0.3      # an exponent below which the time of a step without a cache hardly grows
+BOUND = 0.5     # of the peak bandwidth: a step that reads faster is bound by that, not by the host
 
 
 def verdict(snapshot: Snapshot) -> Verdict:
@@ -22,15 +27,16 @@ def verdict(snapshot: Snapshot) -> Verdict:
     if not running:
         return _refused(snapshot, state, state.decoding)
     more = tuple(fact for fact in (
-        _growth(state), _bandwidth(snapshot, running), _sharing(state.decoding, running), _pages(state, running),
-        _left_out(state)) if fact)
+        _flat(snapshot, running) or _growth(state), _bandwidth(snapshot, running), _sharing(state.decoding, running),
+        _pages(state, running), _left_out(state)) if fact)
     held = _shown(state, running)
     if held is None:
         return _foretold(state.decoding, running, more)
-    text, kind = _pace(state, state.decoding, held), state.lanes[held.id].provenance
+    position = _position(state, held)
+    text, kind = _pace(state, state.decoding, held, position), state.lanes[held.id].provenance
     if held.cache == "none":
         return Verdict(text, f"speed {kind}", more)
-    size = fmt.bytes_iec(state.lanes[held.id].kv_bytes[-1])
+    size = fmt.bytes_iec(held_bytes(state.decoding, held, position))
     each = fmt.bytes_iec(kv_token_bytes(state.decoding, held))
     return Verdict(f"{text}; the cache holds {size}, {each} a token", f"speed {kind}, bytes modelled", more)
 
@@ -42,14 +48,22 @@ def _shown(state: DecodeState, running: list[Lane]) -> Lane | None:
     return next((lane for lane in ordered if state.median_ns(lane.id) is not None), None)
 
 
-def _pace(state: DecodeState, decoding: Decoding, lane: Lane) -> str:
-    """How fast a lane is, and how many times that is of the one without a cache at the same position."""
-    title, name = decoding.model.title, lane.id
-    series, pair = state.lanes[name], compared(state)
-    position = float(series.position[-1])
-    other = state.lanes.get(pair[1]) if pair and pair[0] == name else None
-    if other is not None and len(other.position):
-        position = min(position, float(other.position[-1]))
+def _other(state: DecodeState, lane: Lane) -> LaneSeries | None:
+    """The samples of the lane without a cache that a lane is compared with, where it is."""
+    pair = compared(state)
+    other = state.lanes.get(pair[1]) if pair and pair[0] == lane.id else None
+    return other if other is not None and len(other.position) else None
+
+
+def _position(state: DecodeState, lane: Lane) -> int:
+    """Where a lane stands, or the one that it is compared with where that lags: all that the sentence says is of there."""
+    series, other = state.lanes[lane.id], _other(state, lane)
+    return int(min(one.position[-1] for one in (series, other) if one is not None))
+
+
+def _pace(state: DecodeState, decoding: Decoding, lane: Lane, position: int) -> str:
+    """How fast a lane is there, and how many times that is of the one without a cache."""
+    title, series, other = decoding.model.title, state.lanes[lane.id], _other(state, lane)
     own = time_at(series, position) or series.median_ns
     assert own is not None
     rate = fmt.significant(decoding.batch * 1e9 / own)
@@ -70,11 +84,11 @@ def _cache(lane: Lane) -> str:
 def _foretold(decoding: Decoding, running: list[Lane], more: tuple[str, ...]) -> Verdict:
     """What the formulas say."""
     held = next((lane for lane in running if lane.cache != "none"), None)
-    last = fmt.count(decoding.tokens)
-    again = f"Without a cache the step at token {last} computes k and v of all {last} tokens again"
+    last, before = decoding.tokens, fmt.plural(decoding.tokens - 1, "token")
+    again = f"Without a cache the step to token {fmt.count(last)} computes k and v of all {before} before it"
     if held is None:
         return Verdict(again, "modelled", more)
-    size = fmt.bytes_iec(decoding.kv_bytes(held, decoding.tokens))
+    size = fmt.bytes_iec(held_bytes(decoding, held, last))
     each = fmt.bytes_iec(kv_token_bytes(decoding, held))
     return Verdict(f"{again}; the {_cache(held)} holds them in {size}, {each} a token", "modelled", more)
 
@@ -98,6 +112,20 @@ def _growth(state: DecodeState) -> str:
         return ""
     powers = [power_of(state.lanes[name].exponent) if name in state.lanes else "" for name in pair]
     return f"time per token {powers[0]} with a cache, {powers[1]} without" if all(powers) else ""
+
+
+def _flat(snapshot: Snapshot, running: list[Lane]) -> str:
+    """What binds a step without a cache on a GPU where its time hardly grows; empty where it does."""
+    device, pair = snapshot.device, compared(snapshot.decode)
+    name = pair[1] if pair else next((lane.id for lane in running if lane.cache == "none"), "")
+    series = snapshot.decode.lanes.get(name)
+    if device is None or device.kind != "cuda" or series is None or series.median_ns is None:
+        return ""
+    if series.exponent is None or series.exponent >= FLAT:
+        return ""
+    share = float(series.step_bytes[-1]) / series.median_ns * 1e9 / (device.bandwidth_bytes_per_s or math.inf)
+    by = "the reading of weights" if share > BOUND else "the host"
+    return f"without a cache a step is bound by {by} here, {fmt.time_ns(series.median_ns)} whatever the length"
 
 
 def _bandwidth(snapshot: Snapshot, running: list[Lane]) -> str:
@@ -128,7 +156,7 @@ def _pages(state: DecodeState, running: list[Lane]) -> str:
     paged = next((lane for lane in running if lane.cache == "paged" and lane.id in state.lanes), None)
     if paged is None or not len(state.lanes[paged.id].position):
         return ""
-    held = pages(int(state.lanes[paged.id].position[-1]))
+    held = pages(int(state.lanes[paged.id].position[-1]) - 1)
     return f"{fmt.plural(held.pages, 'page')} a sequence, {fmt.percent(held.waste)} of their slots empty"
 
 

@@ -59,9 +59,14 @@ class CurveChart(QWidget):
         count = max(1, len(self._facets))
         top = ABOVE + (TITLE if any(facet.title for facet in self._facets) else 0.0)
         right = self._label_width() if count == 1 else 4.0
-        each = max(8.0, (self.width() - AXIS - right - 12.0 * (count - 1)) / count)
+        left = self._axis_width()
+        each = max(8.0, (self.width() - left - right - 12.0 * (count - 1)) / count)
         height = max(8.0, self.height() - top - BELOW)
-        return [QRectF(AXIS + i * (each + 12.0), top, each, height) for i in range(count)]
+        return [QRectF(left + i * (each + 12.0), top, each, height) for i in range(count)]
+
+    def _axis_width(self) -> float:
+        """At the left: as wide for all ordinary labels, so that nothing moves with them, and wider for one that is longer."""
+        return max(AXIS, widest(self._theme.sans(SMALL_PX), [text for _, text in self._y.ticks]) + 8)
 
     def _label_width(self) -> float:
         """Of the column of names: as wide as they need, not above its share."""
@@ -112,7 +117,7 @@ class CurveChart(QWidget):
         font, muted, written = self._theme.sans(SMALL_PX), self._theme["muted"], []
         areas = self.areas()
         for y, text in self._y_labels(areas[0]):
-            written.append(Word(text, QRectF(0, y - 8, AXIS - 6, 16), font, muted, RIGHT))
+            written.append(Word(text, QRectF(0, y - 8, areas[0].left() - 6, 16), font, muted, RIGHT))
         for area in areas:
             unit = fitting(font, area.width() / 2, (self._unit,)) if area is areas[-1] else ""
             taken = advance(font, unit)

@@ -1,4 +1,4 @@
-"""Memory of a decoding by owner, as allocated, of the device's capacity; and what each lane is predicted to need."""
+"""Memory of a decoding by owner, the most that was allocated, of the device's capacity; and what each lane will need."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DROPPED = ("other", "activations", "peak", "weights")   # from the line beneath,
 
 
 class DecodeMemory(PlotView):
-    """The first row is what is allocated, with the predicted peak as a tick; then a row for each lane's prediction."""
+    """First the most that was allocated, with the predicted peak as a tick; then a row for each lane's prediction."""
 
     def __init__(self, theme: Theme) -> None:
         self._chart = RowChart(theme)
@@ -45,7 +45,7 @@ class DecodeMemory(PlotView):
     def _allocated(self, state: DecodeState) -> Row:
         owners = owners_of(state)
         parts = tuple(Part(size, self._colour(name), LETTERS.get(name, (name,))) for name, size in owners)
-        return Row(name="allocated", value=fmt.bytes_iec(sum(size for _, size in owners)), parts=parts,
+        return Row(name="at most", value=fmt.bytes_iec(sum(size for _, size in owners)), parts=parts,
                    tick=state.peak_memory_bytes, strong=True,
                    tip="\n".join(f"{name} {fmt.exact(size)} B" for name, size in owners))
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from app import format as fmt
 from app.decoding.facts import titles
+from app.decoding.state import held_bytes
 from app.plots.curves import CurveChart
 from app.plots.facets import Curve, Facet
 from app.plots.lanes import lane_mark
@@ -31,10 +32,10 @@ class KvGrowth(PlotView):
         if run is None or not held:
             return False
         names, curves, most = titles(state), [], 1.0
-        ends = np.array([0.0, float(run.tokens)])
+        ends = np.array([1.0, float(run.tokens)])
         for name in held:
             lane, mark = state.lane(name), lane_mark(self.theme, state, name)
-            formula = np.array([0.0, float(run.kv_bytes(lane, run.tokens))])
+            formula = np.array([0.0, float(held_bytes(run, lane, run.tokens))])
             modelled = lane_mark(self.theme, state, name, "modelled")
             series = state.lanes.get(name)
             most = max(most, float(formula[-1]))
@@ -71,9 +72,9 @@ class KvGrowth(PlotView):
     def table_of(snapshot: Snapshot) -> Table:
         """The twin of a snapshot."""
         state, rows = snapshot.decode, []
-        names = titles(state)
+        names, run = titles(state), state.decoding
         for name, plan in state.plans.items():
-            if plan.lane.cache == "none":
+            if plan.lane.cache == "none" or run is None:
                 continue
             series = state.lanes.get(name)
             there = series is not None and len(series.position) > 0
@@ -83,7 +84,7 @@ class KvGrowth(PlotView):
                 now = [fmt.count(float(series.position[-1])), fmt.bytes_iec(float(series.kv_bytes[-1])),
                        fmt.bytes_iec(float(series.kv_allocated_bytes[-1])),
                        fmt.bytes_iec(float(nvml)) if np.isfinite(nvml) else fmt.NA]
-            rows.append((names[name], now[0], fmt.bytes_iec(plan.kv_bytes), *now[1:]))
+            rows.append((names[name], now[0], fmt.bytes_iec(held_bytes(run, plan.lane, run.tokens)), *now[1:]))
         return Table(("lane", "at token", "at the end", "formula", "allocated", "NVML"), rows)
 
 

@@ -46,19 +46,23 @@ class KvLengths(PlotView):
             facets.append(Facet(
                 (curve,), shared(run.model.heads, lane.kv_heads), strong, rules=(Rule(float(state.memory_bytes), "free"),),
                 limit=Limit(float(end), (f"fits {length} tokens", f"fits {length}", length)),
-                note=f"{fmt.bytes_iec(kv_token_bytes(run, lane))} a token; {fmt.count(end)} tokens fit beside the weights"))
+                note=f"{fmt.bytes_iec(kv_token_bytes(run, lane))} a token; "
+                     f"{fmt.count(end)} tokens fit beside the weights, by memory alone"))
         self._chart.show_facets(self.theme, facets, from_zero(reach, lambda value: fmt.tick(value, ""), 3),
                                 bytes_from_zero(1.12 * state.memory_bytes), "tokens")
         sequences = fmt.plural(run.batch, "sequence")
-        self.say(units=(f"weights and cache of {sequences} against length, {run.dtype}", "against length"),
-                 notes=(f"formula · {memory_name(snapshot)}", "formula"))
+        notes: tuple[str, ...] = (f"formula · {memory_name(snapshot)}", "formula")
+        if max(ends.values()) > run.model.context:
+            alone, context = "by memory alone", f"the context is {fmt.count(run.model.context)}"
+            notes = (f"formula · {alone}, {context}", f"formula · {alone}", alone)
+        self.say(units=(f"weights and cache of {sequences} against length, {run.dtype}", "against length"), notes=notes)
         return True
 
     def summary(self) -> str:
         if self.is_empty:
             return PLOT.empty
-        said = [f"{name} {each} a token, {end} tokens fit" for name, _, each, end in self.table().rows]
-        return f"KV cache by how heads are shared: {'; '.join(said)}."
+        said = [f"{name} {each} a token, {end} tokens" for name, _, each, end in self.table().rows]
+        return f"KV cache by how heads are shared, and tokens that fit by memory alone: {'; '.join(said)}."
 
     def table(self) -> Table:
         state, run = self._snapshot.decode, self._snapshot.decode.decoding
@@ -66,7 +70,7 @@ class KvLengths(PlotView):
         if run is not None and state.memory_bytes:
             rows = [(shared(run.model.heads, lane.kv_heads), fmt.count(lane.kv_heads), fmt.bytes_iec(kv_token_bytes(run, lane)),
                      fmt.count(longest(run, lane, state.memory_bytes))) for lane in facets_of(run)]
-        return Table(("attention", "KV heads", "a token", "tokens that fit"), rows)
+        return Table(("attention", "KV heads", "a token", "tokens that fit by memory alone"), rows)
 
 
 def facets_of(run: Decoding) -> list[Lane]:

@@ -18,11 +18,11 @@ TABLE = 0.36                    # of the width, for the block table
 
 
 class PageScene(QWidget):
-    """Paints the pages of a sequence of some tokens."""
+    """Paints the pages of a sequence of the run after some steps."""
 
     def __init__(self, theme: Theme) -> None:
         super().__init__()
-        self._theme, self._tokens = theme, 1
+        self._theme, self._tokens, self._after = theme, 1, 0
         self._table = block_table(1)
         self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
@@ -37,18 +37,22 @@ class PageScene(QWidget):
         self._theme = theme
         self.update()
 
-    def show_tokens(self, tokens: int) -> None:
-        """The pages of a sequence that holds so many."""
-        if tokens != self._tokens or self.accessibleDescription() == "":
-            self._tokens, self._table = tokens, block_table(tokens)
+    def show_steps(self, prompt: int, steps: int) -> None:
+        """The pages of a sequence of that prompt, in tokens, after so many steps of a token each."""
+        tokens = prompt + steps
+        if (tokens, steps) != (self._tokens, self._after) or self.accessibleDescription() == "":
+            self._tokens, self._after, self._table = tokens, steps, block_table(tokens)
             self.setAccessibleDescription(self.summary())
             self.update()
 
     def summary(self) -> str:
         """One sentence with the waste."""
         held = self._table.held
-        return (f"{fmt.plural(held.used, 'token')} in {fmt.plural(held.pages, 'page')} of {PAGE}: "
+        return (f"This run {self._when()}: {fmt.plural(held.used, 'token')} in {fmt.plural(held.pages, 'page')} of {PAGE}: "
                 f"{fmt.count(held.slots - held.used)} of {fmt.count(held.slots)} slots are empty, {fmt.percent(held.waste)}.")
+
+    def _when(self) -> str:
+        return f"after {fmt.plural(self._after, 'step')}" if self._after else "after its prompt"
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: ARG002, N802
         painter, theme, table = QPainter(self), self._theme, self._table
@@ -56,9 +60,7 @@ class PageScene(QWidget):
         outline(painter, QRectF(self.rect()), theme["border"])
         area = QRectF(PAD, PAD - 2, self.width() - 2 * PAD, HEAD)
         painter.setFont(theme.sans(14, semibold=True))
-        words(painter, area, LEFT, theme["text"], "its pages")
-        painter.setFont(theme.sans())
-        words(painter, area.adjusted(76, 0, 0, 0), RIGHT, theme["muted"], f"{PAGE} tokens a page", f"{PAGE} a page", "")
+        words(painter, area, LEFT, theme["text"], "pages of this run", "this run")
         body = QRectF(PAD, PAD + HEAD, area.width(), self.height() - 2 * PAD - HEAD - 3 * LINE - 6)
         places = self._paint_pool(painter, QRectF(body.left() + TABLE * body.width(), body.top() + LINE,
                                                   (1 - TABLE) * body.width(), body.height() - LINE))
@@ -110,15 +112,17 @@ class PageScene(QWidget):
         theme, top, held = self._theme, self.height() - PAD - 3 * LINE, table.held
         painter.fillRect(QRectF(PAD, top - 3, self.width() - 2 * PAD, 1), theme["border"])
         empty = held.slots - held.used
+        tokens = fmt.plural(held.used, "token")
+        said = (f"{tokens} {self._when()}", f"{tokens}, step {self._after}", tokens)
         lines = (
-            (f"{fmt.count(held.used)} tokens", f"{fmt.plural(held.pages, 'page')}", theme["text"]),
-            ("slots", fmt.count(held.slots), theme["text"]),
-            ("empty", f"{fmt.count(empty)} · {fmt.percent(held.waste)}", theme["waste" if empty else "text"]),
+            (said, fmt.plural(held.pages, "page"), theme["text"]),
+            ((f"slots, {PAGE} a page", "slots"), fmt.count(held.slots), theme["text"]),
+            (("empty",), f"{fmt.count(empty)} · {fmt.percent(held.waste)}", theme["waste" if empty else "text"]),
         )
-        for at, (label, value, ink) in enumerate(lines):
+        for at, (labels, value, ink) in enumerate(lines):
             box = QRectF(PAD, top + at * LINE, self.width() - 2 * PAD, LINE)
-            painter.setFont(theme.sans())
-            words(painter, box, LEFT, theme["text"], label)
             painter.setFont(theme.mono(semibold=True))
-            words(painter, box, RIGHT, ink, value)
+            used = words(painter, box, RIGHT, ink, value)
+            painter.setFont(theme.sans())
+            words(painter, box.adjusted(0, 0, -used - 8, 0), LEFT, theme["text"], *labels)
 

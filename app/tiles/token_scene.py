@@ -192,14 +192,14 @@ class TokenScene(QWidget):
         painter.setFont(theme.sans(11))
         for cell, align, texts in zip(cells, (LEFT, RIGHT, RIGHT), (
                 ("k and v, in tokens", "k and v"), ("drawn so far", "drawn"),
-                (f"this run, {fmt.count(side.tokens)} tokens", "this run")), strict=True):
+                (f"by the end, {fmt.count(side.tokens)} tokens", "by the end")), strict=True):
             words(painter, cell, align, theme["muted"], *texts)
         again = side.drawn.computed - row(side.step, side.cached).tokens
         lines: list[tuple[str, int, int, QColor]] = [("computed", side.drawn.computed, side.run.computed, theme["text"])]
         if side.cached:
             lines.append(("read from the cache", side.drawn.read, side.run.read, theme["text"]))
         else:
-            lines.append(("of them again", again, side.run.computed - side.tokens, theme["waste" if again else "text"]))
+            lines.append(("of them again", again, side.run.computed - (side.tokens - 1), theme["waste" if again else "text"]))
         for at, (label, drawn, whole, ink) in enumerate(lines, start=1):
             painter.setFont(theme.sans())
             words(painter, cells[0].translated(0, at * LINE), LEFT, theme["text"], label)

@@ -7,7 +7,7 @@ from PySide6.QtGui import QKeyEvent, QPainter, QPaintEvent
 from PySide6.QtWidgets import QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from app import format as fmt
-from app.decoding.facts import titles
+from app.decoding.facts import compared, titles
 from app.decoding.state import DecodeState
 from app.theme import Theme
 from app.tiles.page_scene import PageScene
@@ -164,9 +164,11 @@ class TokenStage(Stage):
         self.setMinimumHeight(280)
 
     def _plan(self, cached: bool) -> LanePlan | None:
-        """The first lane that runs of a side; of the cached ones the paged where there is one, as its pages are drawn."""
-        found = [plan for plan in self._state.running() if (plan.lane.cache != "none") is cached]
-        return (self._paged() if cached else None) or next(iter(found), None)
+        """The lane of a side that the verdict compares, else the first of it that runs."""
+        pair = compared(self._state)
+        if pair is not None:
+            return self._state.plans[pair[0 if cached else 1]]
+        return next((plan for plan in self._state.running() if (plan.lane.cache != "none") is cached), None)
 
     def _paged(self) -> LanePlan | None:
         return next((plan for plan in self._state.running() if plan.lane.cache == "paged"), None)
@@ -182,7 +184,7 @@ class TokenStage(Stage):
             lane += f" · {fmt.time_ns(time_ns)} a token" if time_ns is not None else ""
         return Side(
             cached, "with its cache" if cached else "without a cache", lane, clock.step, clock.lit,
-            counts(PROMPT, PROMPT + clock.step, cached), counts(run.prompt, run.tokens, cached), run.tokens)
+            counts(PROMPT, PROMPT + clock.step + 1, cached), counts(run.prompt, run.tokens, cached), run.tokens)
 
     def _refresh(self) -> None:
         """Shows where the clock stands."""
@@ -191,7 +193,7 @@ class TokenStage(Stage):
             if side is not None:
                 scene.show_side(side)
         if run is not None:
-            self.pages.show_tokens(run.prompt + min(clock.step, run.new))
+            self.pages.show_steps(run.prompt, min(clock.step, run.new - 1))
         tokens = row(clock.step, True).tokens
         name = f"token {tokens}: step {clock.step} of {STEPS - 1}" if clock.step else "the prompt"
         self.transport.show_time(clock.step / (STEPS - 1), name)

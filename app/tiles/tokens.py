@@ -48,9 +48,9 @@ class Counts(NamedTuple):
     read: int
 
 
-def counts(prompt: int, tokens: int, cached: bool) -> Counts:
-    """Of a sequence that holds `tokens`, the first `prompt` from one step."""
-    return Counts(computed(prompt, tokens, cached), read(prompt, tokens, cached))
+def counts(prompt: int, position: int, cached: bool) -> Counts:
+    """Of a sequence of `position` tokens, the last of them only chosen, the first `prompt` from one step."""
+    return Counts(computed(prompt, position, cached), read(prompt, position, cached))
 
 
 @dataclass

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from msgspec import Struct
 
+from engine.bench.read_ceiling import read_ceiling
 from engine.decoding import CacheKind, Decoding, Lane, Model
 from engine.machine import Machine, open_machine
 from engine.models.decoder import Decoder
@@ -26,7 +27,7 @@ from kernels.contract.workload import DType
 
 FIT_FROM = 64            # tokens from which the growth of a step's time is fitted
 SAMPLE = 8               # steps between two readings of the clock
-READ_BYTES = 1 << 31     # of the plain sum that gives the bandwidth
+WARM = 3                 # a prompt and two steps that are not counted: they load and compile
 
 
 class Row(NamedTuple):
@@ -90,23 +91,11 @@ def run(rows: Sequence[Row], models: dict[str, Model], device: Device, runs: int
     """Row by row. `runs`: in place of each row's own. Raises: Unusable."""
     machine = open_machine(device, lambda: None)
     device = machine.refine(device)
-    bandwidth = read_bandwidth(machine)
+    bandwidth = read_ceiling(machine)
     machine.trim()
     for row in rows:
         yield _measure(row, models[row.model], device, machine, runs or row.runs, bandwidth)
         machine.trim()
-
-
-def read_bandwidth(machine: Machine) -> float:
-    """Bytes a second of a plain sum over more than any cache holds."""
-    size = READ_BYTES if machine.place != "cpu" else READ_BYTES >> 4
-    data = torch.empty(size // 4, dtype=torch.float32, device=machine.place).normal_()
-    best = math.inf
-    for _ in range(10):
-        start = machine.stamp()
-        data.sum()
-        best = min(best, machine.between(start, machine.stamp()))
-    return size / best * 1e9
 
 
 def _measure(row: Row, model: Model, device: Device, machine: Machine, runs: int, bandwidth: float) -> Result:
@@ -121,7 +110,9 @@ def _measure(row: Row, model: Model, device: Device, machine: Machine, runs: int
     seconds: list[float] = []
     steps: list[tuple[int, float]] = []  # position, nanoseconds
     generation = Generation(decoder, row.cache, row.batch, decoding.tokens, sampling=None, graph=device.kind == "cuda")
-    generation.prepare()
+    generation.prepare(row.prompt)
+    for _ in range(WARM):
+        generation.step() if generation.position else generation.prefill(prompt)
     for _ in range(runs):
         generation.reset()
         began = last = machine.stamp()
@@ -177,6 +168,6 @@ def table(results: Sequence[Result]) -> str:
         lines.append(f"| {r.row} | {mean(r.seconds):.3f}{spread} | {beside} | {r.tokens_per_s:,.0f} | {growth} "
                      f"| {r.bandwidth_fraction:.2f} | {peak} | {r.predicted_bytes / 1e9:.2f} |")
     if results:
-        lines += ["", f"{results[0].device}; the bandwidth is that of a plain sum in this run, "
+        lines += ["", f"{results[0].device}; the bandwidth is what a plain kernel reads in this run, "
                       f"{results[0].read_bytes_per_s / 1e12:.2f} TB/s."]
     return "\n".join(lines)

@@ -133,7 +133,7 @@ class ModelBench:
         if generation.position >= decoding.tokens:
             task.post(LaneDone(
                 generation=task.job.generation, lane=lane.plan.lane.id, tokens=tuple(map(tuple, generation.tokens().tolist())),
-                peak_memory_bytes=self.machine.peak_bytes(),
+                peak_memory_bytes=self.machine.peak_bytes() if len(task.job.decoding.lanes) == 1 else None,
             ))
             self._report_memory(task)
             self._drop(lane)
@@ -144,10 +144,11 @@ class ModelBench:
         task.phase("compiling" if self.device.kind == "cuda" else "warming", lane.plan.lane.id)
         generator = torch.Generator().manual_seed(decoding.seed)
         prompt = torch.randint(decoding.model.vocab, (decoding.batch, decoding.prompt), generator=generator)
-        generation.prepare()
+        prompt = prompt.to(self.machine.place)
+        generation.prepare(decoding.prompt)
         task.look()
         task.phase("measuring", lane.plan.lane.id)
-        self._sample(task, lane, generation, 1, lambda: generation.prefill(prompt.to(self.machine.place)), prefill=True)
+        self._sample(task, lane, generation, 1, lambda: generation.prefill(prompt), prefill=True)
         lane.step_ns = 0.0
 
     def _sample(
@@ -164,9 +165,9 @@ class ModelBench:
         made = generation.tokens()[0, before:]
         task.post(DecodeSample(
             generation=task.job.generation, lane=which.id, position=position, steps=steps, time_ns=lane.step_ns,
-            prefill=prefill, tokens=tuple(made.tolist()), kv_bytes=decoding.kv_bytes(which, position),
+            prefill=prefill, tokens=tuple(made.tolist()), kv_bytes=decoding.kv_bytes(which, position - 1),
             kv_allocated_bytes=generation.allocated_bytes, kv_nvml_bytes=lane.kv_nvml_bytes,
-            step_bytes=decoding.step_bytes(which, position), source=self.machine.source,
+            step_bytes=decoding.step_bytes(which, position - 1 - steps // 2), source=self.machine.source,
         ))
 
     def _try(self, task: Task[DecodingJob], lane: _Running, action: Callable[[Task[DecodingJob], _Running], None]) -> None:
@@ -203,6 +204,8 @@ class ModelBench:
         self._close(lane)
         if all(other.plan.lane.kv_heads != lane.plan.lane.kv_heads for other in self._lanes):
             self._weights.pop(lane.plan.lane.kv_heads, None)
+            used = {x.data_ptr() for weights in self._weights.values() for x in weights.tensors.values()}
+            self._shared = {name: x for name, x in self._shared.items() if x.data_ptr() in used}
         self.machine.trim()
 
     def _close(self, lane: _Running) -> None:
@@ -214,10 +217,11 @@ class ModelBench:
         tensors = {x.data_ptr(): x.nbytes for weights in self._weights.values() for x in weights.tensors.values()}
         weights, cache = sum(tensors.values()), sum(lane.generation.allocated_bytes for lane in self._lanes if lane.generation)
         held, reserved = self.machine.allocated_bytes(), self.machine.reserved_bytes()
-        activations = max(0, (held or 0) - weights - cache)
+        owners = {"weights": weights, "KV cache": cache}
+        if held is not None and reserved is not None:
+            activations = max(0, held - weights - cache)
+            owners |= {"activations": activations, "other": max(0, reserved - weights - cache - activations)}
         task.post(MemorySample(
-            generation=task.job.generation,
-            owners={"weights": weights, "KV cache": cache, "activations": activations,
-                    "other": max(0, (reserved or 0) - weights - cache - activations)},
+            generation=task.job.generation, owners=owners,
             source="sizes of the tensors" if reserved is None else "torch allocator",
         ))

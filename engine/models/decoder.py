@@ -14,9 +14,9 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from engine.decoding import Model
+from engine.models.activations import ROWS, sequences_at_once
 from engine.models.kv_cache import Cache
 from engine.models.layout import qkv_rows
-from engine.models.memory import ROWS, sequences_at_once
 from engine.models.ops import Activation, Angles, Heads, Linear, Norm, Ops, TorchOps, angles_at, prepare, split
 from engine.models.weights import Weights
 from kernels.contract.workload import DType
@@ -94,7 +94,7 @@ class Decoder:
             return self._prompts(tokens, cache, lengths)
 
     def _prompts(self, tokens: Tensor, cache: Cache | None, lengths: Tensor | None) -> Tensor:
-        """As many sequences at once as `memory` says."""
+        """As many sequences at once as `activations` says."""
         batch, count = tokens.shape
         logits = torch.empty((batch, self.model.vocab), dtype=self._embedding.dtype, device=self.place)
         each = sequences_at_once(count)
@@ -110,7 +110,7 @@ class Decoder:
         """One token of each sequence, tokens [B]."""
         positions = cache.lengths
         x = self._embed(tokens, positions)
-        angles = angles_at(positions, self._layers[0].heads)
+        angles = self.ops.angles(positions, self._layers[0].heads)
         for number, layer in enumerate(self._layers):
             qkv = self.ops.linear(x, layer.qkv, norm=layer.norm1)
             q = self.ops.rotate_and_append(qkv, layer.heads, angles, cache, number)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from engine.decoding import CacheKind
+from engine.models.activations import largest
 from engine.models.decoder import Decoder
 from engine.models.kv_cache import Cache, make_cache
 
@@ -75,21 +76,26 @@ class Generation:
         self._ragged, self._prompt, self.position = lengths is not None, count, count + 1
         self._choose(self._decoder.forward(self._all[:, :count], self.cache, self._ends if self._ragged else None))
 
-    def prepare(self) -> None:
+    def prepare(self, prompt: int = 1) -> None:
         """What the first step would otherwise do before it, and may be done before the prompt: capture the graph; or, on a GPU
-        without a cache, compute the longest sequence once, so that the allocator holds blocks that all others fit in."""
+        without a cache, compute the largest passes once, so that the allocator holds blocks that all others fit in.
+
+        Args:
+            prompt: tokens of a sequence, which there will be at least.
+        """
         if self._prepared:
             return
         self._prepared = True
         if self._graph is not None and self.cache is not None:
             self._capture(self._graph, self.cache)
         elif self.cache is None and self._cuda:
-            self._decoder.forward(self._all)
+            for tokens in largest(self.batch, prompt, self.capacity):
+                self._decoder.forward(self._all[:, :tokens])
 
     def step(self) -> None:
         """One more token of every sequence. Raises: ValueError where there is no room."""
         self._require_room(self.position)
-        self.prepare()
+        self.prepare(self.position)
         if self._graph is not None and self.cache is not None:
             self._graph.replay()
             self.cache.longest += 1

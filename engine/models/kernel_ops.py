@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from engine.models.kv_cache import Cache, DenseCache, PagedCache, QuantizedCache
+from engine.models.operations import FUSED_ROWS
 from engine.models.ops import Activation, Angles, Heads, Linear, Norm, TorchOps, angles_at, normalised, split
 from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload, Config, Device
 from kernels.decode import append, paged, quantized, shares, split_kv
 from kernels.linear import fused
 
-ROWS = 16             # of a fused layer at most. Source: scripts/time_fused_linear.py on an H200
 Kernel = Literal["split_kv", "paged", "int8", "fp8"]
 BINDS: dict[Kernel, Callable[..., Callable[[], None]]] = {
     "split_kv": split_kv.bind, "paged": paged.bind, "int8": partial(quantized.bind, "int8"),
@@ -41,7 +41,7 @@ class KernelOps:
         self, x: Tensor, layer: Linear, *, norm: Norm | None = None, activation: Activation = "none",
         residual: Tensor | None = None,
     ) -> Tensor:
-        if len(x) > ROWS:
+        if len(x) > FUSED_ROWS:
             return self._torch.linear(x, layer, norm=norm, activation=activation, residual=residual)
         outputs = layer.weight.shape[0] // (2 if activation == "swiglu" else 1)
         y = x.new_empty((len(x), outputs)) if residual is None else residual
@@ -49,6 +49,9 @@ class KernelOps:
         fused.bind(x, layer.weight, y, bias=layer.bias, norm=scale, activation=activation, residual=residual,
                    overlap=self._overlap)()
         return y
+
+    def angles(self, positions: Tensor, heads: Heads) -> None:
+        """There are tables of all positions."""
 
     def rotate_and_append(
         self, qkv: Tensor, heads: Heads, angles: Angles | None, cache: Cache, layer: int,  # noqa: ARG002  # tables serve

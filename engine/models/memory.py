@@ -1,18 +1,20 @@
-"""What a decoding will hold beside its weights and caches, in closed form and without torch.
+"""What a decoding will hold, without torch: its weights and caches by formula, and what its passes make by playing them.
 
-Each phase of a forward pass is a list of the tensors that live at its peak, as decoder.py makes them; a pass needs what its
-largest phase needs. On a GPU torch's allocator rounds them (engine.memory.reserved), and each captured step keeps its own.
+On a CPU a pass needs what lives at its peak. On a GPU torch's allocator keeps every segment that it ever made, and a free block
+of one phase may not serve a larger tensor of the next: the passes are played on a simulated one, in the order of a run.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from engine import memory
-from engine.decoding import PAGE, Decoding, Lane
-from engine.models.layout import qkv_rows, shapes, up_rows
-
-ROWS = 4096  # tokens of prompts that are computed at once, where one sequence is not longer
+from engine.allocator import Allocator
+from engine.decoding import PAGE, Decoding, Lane, Model
+from engine.models.activations import ROWS, Passes, largest, rows_at_once, sequences_at_once
+from engine.models.layout import shapes
+from engine.models.operations import FUSED_ROWS, SMS
 
 Blocks = tuple[int, ...]
 
@@ -24,101 +26,125 @@ class Activations(NamedTuple):
     step: Blocks
 
 
-def sequences_at_once(tokens: int) -> int:
-    """Whose prompts of so many tokens are computed together."""
-    return max(1, ROWS // tokens)
+class _Live:
+    """A heap that knows what lives, and what lived when it was most."""
+
+    def __init__(self) -> None:
+        self.most: Blocks = ()
+        self._held: dict[int, int] = {}
+        self._now = self._most = self._count = 0
+
+    def take(self, size: int) -> int:
+        self._count += 1
+        self._held[self._count] = size
+        self._now += size
+        if self._now > self._most:
+            self._most, self.most = self._now, tuple(filter(None, self._held.values()))
+        return self._count
+
+    def give(self, *tensors: int | None) -> None:
+        for tensor in tensors:
+            if tensor is not None:
+                self._now -= self._held.pop(tensor)
 
 
 def predicted(decoding: Decoding, lane: Lane, *, fused: bool = False, sampling: bool = False) -> Activations:
     """Activations of a lane.
 
     Args:
-        fused: steps with a cache read it where it lies, as the kernels do. Plain torch gathers pages and widens 8 bits first.
+        fused: on a GPU with our kernels: steps read a cache where it lies. Plain torch gathers pages and widens 8 bits first.
         sampling: tokens are drawn, and not the likeliest taken.
     """
-    choice = _choice(decoding, sampling)
-    prompts = min(decoding.batch, sequences_at_once(decoding.prompt)) * decoding.prompt
-    prefill = _largest([*_prompt(decoding, lane, prompts), choice])
-    if lane.cache != "none":
-        return Activations(prefill, _largest([*_step(decoding, lane, fused), choice]))
-    growing = max(decoding.tokens, min(ROWS, decoding.batch * decoding.tokens))  # at most, on the way to the last token
-    return Activations(prefill, _largest([*_prompt(decoding, lane, growing), choice]))
+    found = []
+    growing = largest(decoding.batch, min(decoding.prompt + 1, decoding.tokens - 1), decoding.tokens - 1)
+    for lengths in ([decoding.prompt], growing if lane.cache == "none" else []):
+        heap = _Live()
+        passes = Passes(decoding, lane, heap, fused=fused, sampling=sampling)
+        for tokens in lengths:
+            passes.choose(passes.prompts(tokens))
+        if not lengths:
+            passes.choose(passes.step())
+        found.append(heap.most)
+    return Activations(*found)
 
 
 def weights_blocks(decoding: Decoding) -> Blocks:
     """Every tensor of the weights; what lanes share, once."""
-    found = {item for lane in decoding.lanes for item in shapes(decoding.model, lane.kv_heads).items()}
-    return tuple(_product(shape) * decoding.itemsize for _, shape in found)
+    return tuple(_weights(decoding.model, tuple(lane.kv_heads for lane in decoding.lanes), decoding.itemsize))
 
 
-def peak_bytes(decoding: Decoding, kind: str, *, fused: bool = False, sampling: bool = False) -> int:
+def peak_bytes(decoding: Decoding, kind: str, *, fused: bool = False, sampling: bool = False, sms: int = SMS) -> int:
     """The predicted peak of a run with all of its lanes: on a GPU what torch reserves, on a CPU what is allocated.
 
     Args:
         kind: of the device: `cuda` or `cpu`.
+        sms: streaming multiprocessors of a GPU.
     """
-    passes = [predicted(decoding, lane, fused=fused, sampling=sampling) for lane in decoding.lanes]
-    tokens = 8 * decoding.batch * decoding.tokens
-    kept = [*weights_blocks(decoding), *(decoding.kv_allocated_bytes(lane) for lane in decoding.lanes),
-            *(tokens for _ in decoding.lanes)]
-    peaks = [pass_ for both in passes for pass_ in both]
+    lanes = decoding.lanes
     if kind == "cpu":
-        return sum(kept) + sum(_largest(peaks))
-    graphs = [pass_.step for lane, pass_ in zip(decoding.lanes, passes, strict=True) if lane.cache != "none"]
-    return memory.reserved([*kept, *_largest(peaks)]) + sum(map(memory.reserved, graphs)) + memory.WORKSPACE_BYTES
+        kept = [*weights_blocks(decoding), *(size for lane in lanes for size in _kept(decoding, lane))]
+        made = [predicted(decoding, lane, fused=fused, sampling=sampling) for lane in lanes]
+        return sum(kept) + max(sum(blocks) for both in made for blocks in both)
+    heap = _loaded(decoding.model, tuple(lane.kv_heads for lane in lanes), decoding.itemsize).beside()
+    for lane in lanes:
+        for size in _kept(decoding, lane):
+            heap.take(size)
+    if not fused or max(decoding.batch, rows_at_once(decoding.batch, decoding.prompt)) > FUSED_ROWS:
+        heap.take(memory.WORKSPACE_BYTES)  # of the products of a library
+    running = [Passes(decoding, lane, heap, fused=fused, sampling=sampling, sms=sms) for lane in lanes]
+    graphs = sum(_begin(passes, heap) for passes in running)
+    for passes in running:
+        if passes.lane.cache == "none":
+            passes.choose(passes.prompts(decoding.tokens - 1))
+    new = 8 * decoding.batch * decoding.new
+    heap.give(heap.take(new), heap.take(new))  # the tokens, with where they stand, for the host
+    return heap.reserved + graphs
 
 
-def _prompt(decoding: Decoding, lane: Lane, rows: int) -> list[Blocks]:
-    """The phases of computing so many tokens of whole sequences at once."""
-    model, e = decoding.model, decoding.itemsize
-    some = min(ROWS, rows)  # of them, where rows do not meet
-    x, width = model.hidden * e, model.heads * model.head_dim
-    qkv, up, inner = qkv_rows(model, lane.kv_heads) * e, up_rows(model) * e, model.mlp * e
-    rotary = model.positions == "rotary"
-    angles = 2 * rows * model.head_dim // 2 * 4 if rotary else 0
-    base = (decoding.batch * model.vocab * e, 8 * rows, rows * x)
-    repeated = 2 * rows * width * e if lane.kv_heads < model.heads else 0
-    widened = some * width * 4 if e < 4 else 0
-    kv = rows * lane.kv_heads * model.head_dim
-    narrowed = kv * (9 if e < 4 else 5) if lane.cache in ("int8", "fp8") else 0  # K in 8 bits while V is widened and divided
-    turned = widened + 4 * some * width // 2 * 4 if rotary else 0
-    return [
-        (*base, rows * x if model.positions == "learned" else angles // 2, angles),
-        (*base, angles, rows * qkv, some * qkv, max(some * x, turned, some * width * e if model.qk_norm else 0)),
-        (*base, angles, rows * qkv, narrowed),
-        (*base, angles, rows * qkv, repeated, rows * width * e, rows * model.heads * 4),
-        (*base, angles, rows * width * e, some * x, some * up, some * max(x, inner)),
-    ]
+def _begin(passes: Passes, heap: Allocator) -> int:
+    """What a lane does before its first step: a step that is captured, or the largest passes once; then the prompt.
 
-
-def _step(decoding: Decoding, lane: Lane, fused: bool) -> list[Blocks]:
-    """The phases of a step with a cache at its longest."""
-    model, e, batch = decoding.model, decoding.itemsize, decoding.batch
-    x, width = batch * model.hidden * e, batch * model.heads * model.head_dim
-    qkv, up, inner = (batch * size * e for size in (qkv_rows(model, lane.kv_heads), up_rows(model), model.mlp))
-    tokens = -(-decoding.tokens // PAGE) * PAGE if lane.cache == "paged" else decoding.tokens
-    cached = batch * lane.kv_heads * tokens * model.head_dim
-    if fused or lane.cache == "dense":
-        read = 0
-    elif lane.cache == "paged":
-        read = 2 * cached * e
+    Returns:
+        What the graph keeps for itself.
+    """
+    decoding, graph = passes.decoding, Allocator()
+    if passes.lane.cache == "none":
+        for tokens in largest(decoding.batch, decoding.prompt, decoding.tokens):
+            heap.give(passes.prompts(tokens))
     else:
-        read = 2 * cached * (4 if e == 4 else 4 + e)
-    return [
-        (x, qkv, read, width * e),
-        (x, qkv, x, up, max(x, inner)),
-        (x, qkv, x, batch * model.vocab * e),
-    ]
+        passes.choose(passes.step())
+        passes.heap = graph
+        passes.choose(passes.step())
+        passes.heap = heap
+    passes.choose(passes.prompts(decoding.prompt))
+    return graph.reserved
 
 
-def _choice(decoding: Decoding, sampling: bool) -> Blocks:
-    """Choosing a token of each sequence: of sampling among the likeliest, scores before and after, beside the logits."""
-    scores = decoding.batch * decoding.model.vocab
-    return (scores * decoding.itemsize, *((4 * scores, 4 * scores, scores) if sampling else ()))
+def _kept(decoding: Decoding, lane: Lane) -> Blocks:
+    """A lane's cache and tokens."""
+    tokens = 8 * decoding.batch * decoding.tokens
+    if lane.cache == "none":
+        return (tokens,)
+    cache = decoding.kv_allocated_bytes(lane)
+    if lane.cache == "paged":
+        beside = 4 * decoding.batch * -(-decoding.tokens // PAGE)
+    else:
+        beside = cache * 4 // (decoding.model.head_dim + 4) if lane.cache in ("int8", "fp8") else 0
+    return (cache - beside, beside, tokens)
 
 
-def _largest(phases: list[Blocks]) -> Blocks:
-    return max(phases, key=sum)
+@lru_cache(maxsize=16)
+def _loaded(model: Model, kv_heads: tuple[int, ...], itemsize: int) -> Allocator:
+    """With the weights."""
+    heap = Allocator()
+    for size in _weights(model, kv_heads, itemsize):
+        heap.take(size)
+    return heap
+
+
+def _weights(model: Model, kv_heads: tuple[int, ...], itemsize: int) -> list[int]:
+    found = dict.fromkeys(item for heads in kv_heads for item in shapes(model, heads).items())
+    return [_product(shape) * itemsize for _, shape in found]
 
 
 def _product(shape: tuple[int, ...]) -> int:
@@ -126,3 +152,6 @@ def _product(shape: tuple[int, ...]) -> int:
     for length in shape:
         size *= length
     return size
+
+
+__all__ = ["ROWS", "Activations", "peak_bytes", "predicted", "sequences_at_once", "weights_blocks"]

@@ -66,6 +66,9 @@ class Ops(Protocol):
         """residual + activation(norm(x) W^T + bias): x [rows, d_in], residual and what returns [rows, d_out]; residual may
         be written to."""
 
+    def angles(self, positions: Tensor, heads: Heads) -> Angles | None:
+        """What `rotate_and_append` wants in every layer for tokens at these positions [B]; None where it finds them itself."""
+
     def rotate_and_append(self, qkv: Tensor, heads: Heads, angles: Angles | None, cache: Cache, layer: int) -> Tensor:
         """One new token of each sequence, qkv [B, (H_q + 2 H_kv) D]: Q and K normalised and rotated, K and V into the cache at
         each sequence's length. Returns Q [B, H_q, D]; qkv may be written to."""
@@ -88,6 +91,9 @@ class TorchOps:
         elif activation == "gelu_tanh":
             y = functional.gelu(y, approximate="tanh")
         return y if residual is None else y.add_(residual)
+
+    def angles(self, positions: Tensor, heads: Heads) -> Angles | None:
+        return angles_at(positions, heads)
 
     def rotate_and_append(self, qkv: Tensor, heads: Heads, angles: Angles | None, cache: Cache, layer: int) -> Tensor:
         q, k, v = split(prepare(qkv, heads, angles), heads)

@@ -9,10 +9,9 @@ from msgspec.structs import replace
 from engine import memory
 from engine.decoding import MOST, Decoding, Lane
 from engine.models import memory as models_memory
+from engine.models.operations import SMS
 from engine.protocol import ConfigureDecoding, DecodingPlanned, LanePlan
 from kernels.contract import Device
-
-FP8 = (8, 9)  # the first capability whose SMs convert 8-bit floats. Source: CUDA C guide, compute capabilities
 
 
 def plan(configure: ConfigureDecoding, device: Device, free: int) -> DecodingPlanned:
@@ -29,7 +28,8 @@ def plan(configure: ConfigureDecoding, device: Device, free: int) -> DecodingPla
 def peak_bytes(decoding: Decoding, lanes: Sequence[Lane], device: Device) -> int:
     """The predicted peak of these lanes side by side."""
     shape = replace(decoding, lanes=tuple(lanes))
-    return models_memory.peak_bytes(shape, device.kind, fused=device.kind == "cuda", sampling=decoding.temperature > 0)
+    return models_memory.peak_bytes(shape, device.kind, fused=device.kind == "cuda", sampling=decoding.temperature > 0,
+                                    sms=device.sms or SMS)
 
 
 def _activation_bytes(decoding: Decoding, lane: Lane, device: Device) -> int:
@@ -51,16 +51,8 @@ def _plan(decoding: Decoding, lane: Lane, device: Device, free: int) -> LanePlan
         lane=lane, weights_bytes=decoding.weights_bytes(lane), kv_bytes=decoding.kv_bytes(lane, decoding.tokens),
         kv_allocated_bytes=decoding.kv_allocated_bytes(lane), activations_bytes=_activation_bytes(decoding, lane, device),
         peak_memory_bytes=peak, longest=longest, largest_batch=largest,
-        refused=_unable(lane, device) or (_too_large(decoding, peak, free, device, longest or 0, largest or 0)
-                                          if peak > free else None),
+        refused=_too_large(decoding, peak, free, device, longest or 0, largest or 0) if peak > free else None,
     )
-
-
-def _unable(lane: Lane, device: Device) -> str | None:
-    if lane.cache == "fp8" and device.capability is not None and device.capability < FP8:
-        return (f"a cache in fp8 needs compute capability {FP8[0]}.{FP8[1]} and {device.name} has "
-                f"{device.capability[0]}.{device.capability[1]}: choose int8")
-    return None
 
 
 def _too_large(decoding: Decoding, peak: int, free: int, device: Device, longest: int, largest: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import quantiles
+from statistics import median, quantiles
 from typing import Any
 
 from msgspec import Struct, field
@@ -142,7 +142,8 @@ def table(results: Sequence[Result]) -> Any:
         if r.refused or r.tokens_per_s is None:
             shown.add_row(r.cache, attention, "n/a", r.refused or "one token was asked for, the prompt's")
             continue
-        first, last = r.us_per_token[0], r.us_per_token[-1]
+        tenth = max(1, len(r.us_per_token) // 10)
+        first, last = median(r.us_per_token[:tenth]), median(r.us_per_token[-tenth:])
         kv = ("none", "none") if r.kv_bytes is None else (text(r.kv_bytes.formula), text(r.kv_bytes.allocated))
         fraction = "n/a" if r.bandwidth_fraction is None else f"{r.bandwidth_fraction:.0%}"
         shown.add_row(

@@ -37,6 +37,8 @@ def _read(path: Traversable) -> Model:
             if not lo <= (value := getattr(model, name)) <= hi:
                 raise ModelError(f"{name} {value} is out of range: choose from {lo} to {hi}")
         AttentionWorkload(heads=model.heads, kv_heads=model.kv_heads, head_dim=model.head_dim)
+        if model.bias and model.activation == "swiglu":
+            raise ModelError("bias and swiglu do not go together here: set bias = false, or activation = \"gelu\"")
     except OSError as error:
         raise ModelError(f"{path.name}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, of a type or of a range

@@ -33,7 +33,9 @@ def _call(workload: AttentionWorkload) -> Callable[..., torch.Tensor]:
     from torch.nn.attention.bias import causal_lower_right
 
     options: dict[str, Any] = {"enable_gqa": True} if workload.group > 1 else {}
-    if workload.causal and workload.seq != workload.keys:
+    if workload.seq == 1:
+        options["is_causal"] = False  # one query sees every key; a mask would only slow it down
+    elif workload.causal and workload.seq != workload.keys:
         options["attn_mask"] = causal_lower_right(workload.seq, workload.keys)
     else:
         options["is_causal"] = workload.causal

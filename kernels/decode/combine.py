@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kernels.contract import AttentionWorkload, Axis, Compilation, Config, Launch, Loop, Slot, TileOp, const, var
-from kernels.decode.shares import CHUNK, merge_flops
+from kernels.decode.shares import chunk, merge_flops
 from kernels.jit import POINTER, block_d, cdiv, gdc_wait, jit, tl
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _combine(
 
 
 def _constants(workload: AttentionWorkload, config: Config) -> dict[str, Any]:
-    return {"D": workload.head_dim, "BLOCK_D": block_d(workload.head_dim), "CHUNK": CHUNK,
+    return {"D": workload.head_dim, "BLOCK_D": block_d(workload.head_dim), "CHUNK": chunk(workload),
             "DEPENDENT": config.params.get("dependent", 0) > 0}
 
 
@@ -86,27 +86,27 @@ def compilation(workload: AttentionWorkload, config: Config) -> Compilation:
 
 def launch(workload: AttentionWorkload, config: Config, count: int) -> Launch:
     """One program per query head and sequence."""
-    w, bd = workload, block_d(workload.head_dim)
+    w, bd, many = workload, block_d(workload.head_dim), chunk(workload)
     compiled, limit = config.resources.get("combine"), const(count)
-    at = (var("b"), var("h"), var("c") * CHUNK)
+    at = (var("b"), var("h"), var("c") * many)
     return Launch(
         name="combine", title="combine the splits", grid=(Axis("h", w.heads), Axis("b", w.batch)), warps=WARPS,
         slots=(
-            Slot(name="O_part", shape=(CHUNK, bd), itemsize=4, place="registers", operand="O_part"),
-            Slot(name="lse", shape=(CHUNK,), itemsize=4, place="registers", operand="lse_part"),
+            Slot(name="O_part", shape=(many, bd), itemsize=4, place="registers", operand="O_part"),
+            Slot(name="lse", shape=(many,), itemsize=4, place="registers", operand="lse_part"),
             Slot(name="m", shape=(1,), itemsize=4, place="registers"),
             Slot(name="l", shape=(1,), itemsize=4, place="registers"),
             Slot(name="O", shape=(1, bd), itemsize=4, place="registers", operand="O"),
         ),
         body=(
             TileOp(kind="compute", title="m = -∞, l = 0, O = 0", fn="start_merge", writes=("m", "l", "O")),
-            Loop(var="c", last=const(cdiv(count, CHUNK)), body=(
-                TileOp(kind="load", title="load O of splits", operand="O_part", at=(*at, const(0)), tile=(1, 1, CHUNK, bd),
+            Loop(var="c", last=const(cdiv(count, many)), body=(
+                TileOp(kind="load", title="load O of splits", operand="O_part", at=(*at, const(0)), tile=(1, 1, many, bd),
                        limits=(None, None, limit, None), writes=("O_part",)),
-                TileOp(kind="load", title="load lse of splits", operand="lse_part", at=at, tile=(1, 1, CHUNK),
+                TileOp(kind="load", title="load lse of splits", operand="lse_part", at=at, tile=(1, 1, many),
                        limits=(None, None, limit), writes=("lse",)),
                 TileOp(kind="compute", title="weights; m, l, O += Σ weight O", fn="merge", writes=("m", "l", "O"),
-                       reads=("O_part", "lse", "m", "l", "O"), vector_flops=merge_flops(bd), exps=CHUNK + 1))),
+                       reads=("O_part", "lse", "m", "l", "O"), vector_flops=merge_flops(w), exps=many + 1))),
             TileOp(kind="compute", title="O = O / l", fn="finish", reads=("O", "l"), writes=("O",), vector_flops=bd),
             TileOp(kind="store", title="store O", operand="O", at=(var("b"), var("h"), const(0), const(0)), tile=(1, 1, 1, bd),
                    reads=("O",)),

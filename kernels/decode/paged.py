@@ -204,7 +204,7 @@ def configure(workload: AttentionWorkload, device: Device) -> Config:
 def constraints(workload: AttentionWorkload, config: Config, device: Device) -> list[str]:
     """What cannot be launched."""
     need = 2 * config["block_n"] * _ring(config) * block_d(workload.head_dim) * workload.itemsize
-    return [*shares.refused("paged", workload), *tuned.too_large("paged", need, device)]
+    return [*shares.refused("paged", workload, config, device), *tuned.too_large("paged", need, device)]
 
 
 def _ring(config: Config) -> int:

@@ -22,7 +22,8 @@ MOST_PROGRAMS = 1024   # of a grid that is cut at all: some waves of the largest
 USUAL_WAVE = 264       # programs that an H200 runs at once, for configurations that were made for no device
 START_TILES = 2        # what a program costs beside its tiles, in tiles: it starts, fills its ring and writes its sums
 TEAM_ELEMENTS = 2048   # of O that each warp may hold beside its tiles of Q, K and V: 64 registers of a thread
-CHUNK = 32             # splits that are combined at once
+HOPPER = (9, 0)        # the first capability with a copy engine for tiles and with dependent launches
+CHUNK_ELEMENTS = 4096  # of O of the splits that are combined at once, 32 splits at most
 
 SPLITS = Param(name="splits", title="Splits", choices=(0, 1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128),
                help="programs that share the cached tokens of a KV head; 0: as many as fill the device")
@@ -87,13 +88,17 @@ def configured(kernel: str, workload: AttentionWorkload, device: Device) -> Conf
     return replace(config, params={"splits": 0} | config.params | {"wave": sms * config.params.get("per_sm", 1)})
 
 
-def refused(title: str, workload: AttentionWorkload) -> list[str]:
-    """What decoding does not do."""
+def refused(title: str, workload: AttentionWorkload, config: Config, device: Device) -> list[str]:
+    """What decoding does not do, and what a device does not."""
     w, reasons = workload, []
     if w.seq > 1:
         reasons.append(f"{title} decodes one query a sequence: set the sequence to 1 and the KV length to the cached tokens")
     if w.window:
         reasons.append(f"{title} reads the whole cache: set window to 0")
+    older = device.kind == "cuda" and device.capability is not None and device.capability < HOPPER
+    asked = [name for name in ("tma", "dependent") if config.params.get(name)]
+    if older and asked:
+        reasons.append(f"{' and '.join(asked)} of {title} need compute capability {HOPPER[0]}.{HOPPER[1]}: set them to 0")
     return reasons
 
 
@@ -130,18 +135,24 @@ def cost(workload: AttentionWorkload, config: Config, heads: int, count: int, ca
     tile = hbm | {"Q": Traffic(queries * count, 0)} | {
         name: Traffic(size * (w.group // heads), 0) for name, size in cache.items()}
     if count > 1:
-        parts, chunks = w.batch * w.heads * count, w.batch * w.heads * cdiv(count, CHUNK)
-        vector_flops += owners * count * r + chunks * merge_flops(block_d(w.head_dim)) + w.batch * w.heads * block_d(w.head_dim)
-        exps += chunks * (CHUNK + 1)
+        parts, chunks = w.batch * w.heads * count, w.batch * w.heads * cdiv(count, chunk(w))
+        vector_flops += owners * count * r + chunks * merge_flops(w) + w.batch * w.heads * block_d(w.head_dim)
+        exps += chunks * (chunk(w) + 1)
         moved = {"O_part": Traffic(4 * parts * w.head_dim, 4 * parts * w.head_dim), "lse_part": Traffic(4 * parts, 4 * parts)}
         hbm, tile = hbm | moved, tile | moved
     return Cost(nominal_flops=w.nominal_flops, flops=tiles * 4 * r * bn * bd, vector_flops=vector_flops, exps=exps, hbm=hbm,
                 tile=tile)
 
 
-def merge_flops(bd: int) -> int:
+def chunk(workload: AttentionWorkload) -> int:
+    """Splits that are combined at once."""
+    return min(32, CHUNK_ELEMENTS // block_d(workload.head_dim))
+
+
+def merge_flops(workload: AttentionWorkload) -> int:
     """Of one chunk: its maximum, weights, and the sum of its O and l beside those of before."""
-    return CHUNK * (2 * bd + 3) + bd + 3
+    bd = block_d(workload.head_dim)
+    return chunk(workload) * (2 * bd + 3) + bd + 3
 
 
 def bounds(workload: AttentionWorkload, config: Config, count: int) -> tuple[Expr, Expr]:

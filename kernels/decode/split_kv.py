@@ -220,7 +220,7 @@ def configure(workload: AttentionWorkload, device: Device) -> Config:
 def constraints(title: str, workload: AttentionWorkload, config: Config, device: Device) -> list[str]:
     """What cannot be launched."""
     too_large = tuned.too_large(title, shares.sram_bytes(workload, config, workload.itemsize), device)
-    return [*shares.refused(title, workload), *too_large]
+    return [*shares.refused(title, workload, config, device), *too_large]
 
 
 def cache_bytes(workload: AttentionWorkload) -> dict[str, int]:

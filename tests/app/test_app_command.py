@@ -21,11 +21,11 @@ from PySide6.QtWidgets import QApplication, QLabel
 
 from app import __main__ as command
 from app import start as starting
-from app.export import save_png
+from app.export import restore, save_png
 from app.window import Window
 from engine.options import FIELDS, run_command
 from engine.record import SCHEMA
-from tests.app import feed
+from tests.app import decode_feed, feed
 from tests.app.test_configuration import one_sentence, shown
 from tests.app.windows import recorded, taken
 
@@ -105,6 +105,14 @@ def test_options_are_handed_on(started: list[dict[str, Any]]) -> None:
     assert (asked["size"], asked["theme"]) == ((1024, 700), "light")
 
 
+def test_a_decoding_is_handed_on(started: list[dict[str, Any]]) -> None:
+    options = ("--model", "tiny", "--cache", "paged,none", "--attention", "mqa", "--prompt", "8", "--new", "4", "--batch", "2")
+    assert run("--lab", "decode", *options, "--device", "cpu")[0] == 0
+    assert started[-1]["lab"] == "decode"
+    assert started[-1]["asked"] == {"device": "cpu", "decoding": {
+        "model": "tiny", "caches": ("none", "paged"), "attentions": ("MQA",), "prompt": 8, "new": 4, "batch": 2}}
+
+
 def test_a_picture_is_opened(started: list[dict[str, Any]], picture: Path) -> None:
     assert run("--open", str(picture))[0] == 0
     assert started[-1]["shown"] == TAKEN
@@ -156,6 +164,13 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["--open", "folder"], "Invalid value for '--open'"),
         (["--open", "torn.png", "--seq", "128"], "--open restores a workload and its kernels: leave out"),
         (["--connect", "replay:x", "--device", "cpu"], "a replay shows what was recorded"),
+        (["--model", "gpt2"], "--model belongs to the decode lab: add --lab decode"),
+        (["--lab", "decode", "--seq", "128"], "--seq belongs to the attention lab: leave it out of the decode lab"),
+        (["--lab", "decode", "--kernel", "flash"], "--kernel belongs to the attention lab"),
+        (["--lab", "decode", "--cache", "dense,a\nb"], "--cache 'a\\nb' is none: choose none, dense, paged, int8, fp8"),
+        (["--lab", "decode", "--prompt", "0"], "Invalid value for '--prompt'"),
+        (["--lab", "decode", "--open", "torn.png", "--new", "4"], "--open restores"),
+        (["--lab", "decode", "--connect", "replay:x", "--cache", "none"], "a replay shows what was recorded"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments: list[str], said: str) -> None:
@@ -200,13 +215,26 @@ def test_a_replay_becomes_a_picture(files: Path) -> None:
     assert taken(files / "a.png").workload == feed.WORKLOAD
 
 
+def test_a_replay_of_a_decoding_becomes_a_picture_and_a_table(files: Path) -> None:
+    url = recorded(files / "a.events", decode_feed.run(until=0.5))
+    code, out, err = run("--lab", "decode", "--connect", url, "--seconds", "0.1", "--screenshot", "a.png")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[1].split()[:3] == ["lane", "tokens/s", "median"]
+    assert lines[2].startswith("no cache")
+    assert lines[3].split()[0] == "dense"
+    assert "n^0.01" in lines[3]
+    assert restore(files / "a.png").lab == "decode"
+
+
 names = [f"--{name.replace('_', '-')}" for name in FIELDS]
 flags = st.sampled_from([
     *names, "--lab", "--device", "--connect", "--open", "--record", "--theme", "--screenshot", "--seconds", "--size", "--json",
-    "--set", "--no-causal", "--kernel", "-x", "--",
+    "--set", "--no-causal", "--kernel", "--model", "--cache", "--attention", "--prompt", "--new", "-x", "--",
 ])
 typed = st.one_of(
     st.integers(-10, 1 << 22).map(str), st.integers(-1 << 80, 1 << 80).map(str), st.floats().map(str), st.text(max_size=8),
+    st.sampled_from(["decode", "paged", "mqa", "gpt2"]),
     st.sampled_from(["cpu", "dark", "attention", "1024x700", "a.png", "local:", "replay:", "bfloat16"]),
     st.sampled_from(["a\nb", "\udcff", "[x]", "", "٣"]),
     st.tuples(st.sampled_from([*FIELDS, "block_m"]), st.text(max_size=4)).map("=".join),

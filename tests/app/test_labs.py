@@ -227,6 +227,10 @@ def test_the_stage_steps_by_keys(running: Window) -> None:
     press(running, Qt.Key.Key_End)
     assert "so far 12 are computed and 60 read" in stage(running).summary()
     assert "Token 12 · step 8 of 8" in running.inspector.step.text()
+    running.open_lab("attention")
+    assert "Token 12" not in running.inspector.step.text()
+    running.open_lab("decode")
+    assert "Token 12 · step 8 of 8" in running.inspector.step.text()
 
 
 def test_the_stage_plays_to_its_end_and_starts_over(running: Window) -> None:

@@ -19,7 +19,7 @@ from engine.client import Client
 from engine.options import INTERRUPTED, BadInput
 from engine.protocol import Checked, Configure, Fault, Hello, Refused
 from engine.protocol import Event as EngineEvent
-from tests.app import feed
+from tests.app import decode_feed, feed
 from tests.app.test_configuration import one_sentence
 from tests.app.windows import Listener, opened, taken
 
@@ -105,6 +105,26 @@ def test_a_kernel_that_was_refused_is_no_failure(qtbot: QtBot, picture: Path, ca
     plan = feed.planned(("naive", "flash"), refused={"naive": "naive needs 1 TiB"})
     assert watched(qtbot, picture, feed.hello(), plan, feed.sample("flash", 1.0, 2e6)) == 0
     assert "naive needs 1 TiB" in capsys.readouterr().out
+
+
+def test_a_decoding_is_a_table_of_lanes(qtbot: QtBot, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = decode_feed.decoding("llama-2-7b", prompt=1000, new=3000, batch=128)
+    assert watched(qtbot, picture, *decode_feed.run(run, until=0.01), lab="decode") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split()[:2] == ["no", "cache"]
+    assert lines[3].split()[:3] == ["dense", "n/a", "n/a"]
+    assert "it needs 270.9 GiB" in " ".join(lines[3:])
+
+
+def test_a_decoding_of_which_nothing_can_run_fails(qtbot: QtBot, picture: Path) -> None:
+    run = decode_feed.decoding("llama-2-7b", ("dense",), prompt=1000, new=3000, batch=128)
+    assert watched(qtbot, picture, *decode_feed.run(run), lab="decode") == 1
+    assert picture.exists()
+
+
+def test_a_model_that_is_none_is_one_sentence(qtbot: QtBot, picture: Path) -> None:
+    said = refused(qtbot, picture, decode_feed.hello(), lab="decode", asked={"decoding": {"model": "bert"}})
+    assert said.startswith("there is no model 'bert': choose gpt2")
 
 
 def test_a_run_without_a_sample_is_saved_and_fails(qtbot: QtBot, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,6 +73,16 @@ def test_naive_alone_is_refused_where_it_cannot_fit_and_the_longest_sequence_is_
     assert plan_real(("naive",), replace(LARGE, seq=longest + 1), free).plans[0].refused
 
 
+def test_decoding_is_told_the_longest_cache_that_fits() -> None:
+    free, cache = 4 << 30, replace(LARGE, seq=1, seq_kv=1 << 18, heads=32, kv_heads=32)
+    split, = plan_real(("split_kv",), cache, free).plans
+    assert split.longest_seq
+    assert split.refused
+    assert split.refused.endswith(f"choose a KV length of at most {split.longest_seq:,}")
+    assert plan_real(("split_kv",), replace(cache, seq_kv=split.longest_seq), free).plans[0].refused is None
+    assert plan_real(("split_kv",), replace(cache, seq_kv=split.longest_seq + 1), free).plans[0].refused
+
+
 def test_where_no_sequence_fits_another_remedy_is_named() -> None:
     small, = plan_real(("flash",), replace(LARGE, batch=4096), 1 << 20).plans
     assert small.longest_seq == 0

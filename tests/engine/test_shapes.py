@@ -79,6 +79,7 @@ def test_models_come_by_title_and_other_files_are_passed_over(tmp_path: Path) ->
         ({"mlp": None}, "missing required field `mlp`"),
         ({"vocab": "0"}, "vocab 0 is out of range: choose from 1 to 1048576"),
         ({"norm": '"batch"'}, "`$.norm`"),
+        ({"bias": "true"}, "bias and swiglu do not go together here"),
         ({"layers": "0"}, "layers 0 is out of range: choose from 1 to 1024"),
         ({"context": "-1"}, "context -1 is out of range: choose from 1 to 1048576"),
         ({"context": "99999999"}, "context 99999999 is out of range: choose from 1 to 1048576"),

@@ -58,7 +58,7 @@ def test_a_run_becomes_a_series_a_lane_in_the_order_chosen() -> None:
     for name, series in found.lanes.items():
         assert series.position.tolist() == list(range(129, 229))
         assert series.steps == 100
-        assert series.kv_bytes[-1] == run.kv_bytes(found.lane(name), 228)
+        assert series.kv_bytes[-1] == run.kv_bytes(found.lane(name), 227)  # the last is chosen, not computed
         assert (series.provenance, series.source) == ("measured", "CUDA events")
         assert series.prefill is not None
         assert series.prefill.position == 128
@@ -89,6 +89,11 @@ def test_no_exponent_is_claimed_of_few_or_near_samples() -> None:
     assert begun(*(sample(n) for n in range(100, 107))).snapshot().decode.lanes["dense-12"].exponent is None
     assert begun(*(sample(n) for n in range(1000, 1040))).snapshot().decode.lanes["dense-12"].exponent is None
     assert begun(*(sample(n) for n in range(1000, 1300))).snapshot().decode.lanes["dense-12"].exponent == pytest.approx(0)
+
+
+def test_no_exponent_is_claimed_of_times_that_scatter() -> None:
+    wild = [sample(n, time_ns=1e6 * (1 + 30 * (n * 7919 % 13))) for n in range(32, 50)]
+    assert begun(*wild).snapshot().decode.lanes["dense-12"].exponent is None
 
 
 def test_a_few_slow_steps_do_not_bend_the_exponent() -> None:
@@ -146,6 +151,18 @@ def test_a_new_decoding_forgets_the_samples_and_keeps_the_hues() -> None:
     assert store.snapshot().decode.lanes == {}
 
 
+def test_the_memory_kept_is_the_most_of_this_decoding() -> None:
+    store = begun(*(MemorySample(generation=1, owners={"weights": 10, "KV cache": held}) for held in (2, 5, 0)))
+    memory = store.snapshot().decode.memory
+    assert memory is not None
+    assert memory.owners["KV cache"] == 5
+    store.reduce(decode_feed.planned(decode_feed.decoding(), generation=2))
+    store.reduce(MemorySample(generation=2, owners={"weights": 1}))
+    memory = store.snapshot().decode.memory
+    assert memory is not None
+    assert memory.owners == {"weights": 1}
+
+
 def test_a_snapshot_stays_as_it_was() -> None:
     store = begun(*(sample(n) for n in range(129, 160)))
     before = store.snapshot()
@@ -173,6 +190,20 @@ def test_a_lane_that_is_refused_is_said_whenever_it_is() -> None:
     assert after.decode.refusals["none-32"] == "out of memory"
     assert after.refusals == {}
     assert after.decode.running() == []
+
+
+def test_a_new_prompt_ends_what_a_lane_was_refused_for_while_it_ran_but_not_what_its_plan_refuses() -> None:
+    store = begun(sample(129), Refused(generation=1, reason="out of memory", kernel="dense-12"),
+                  Refused(generation=1, reason="out of memory", kernel="none-12"))
+    store.reduce(sample(129))   # no new start
+    assert set(store.snapshot().decode.refusals) == set(LANES)
+    store.reduce(sample(128, prefill=True))
+    after = store.snapshot().decode
+    assert set(after.refusals) == {"none-12"}
+    assert [plan.lane.id for plan in after.running()] == ["dense-12"]
+    planned = reduced(decode_feed.hello(), decode_feed.planned(decode_feed.decoding(), memory_bytes=1))
+    planned.reduce(sample(128, prefill=True))
+    assert set(planned.snapshot().decode.refusals) == set(LANES)
 
 
 def test_kernels_and_decodings_do_not_mix() -> None:

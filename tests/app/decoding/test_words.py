@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from app import format as fmt
 from app.caption import caption
@@ -15,7 +16,7 @@ from app.decoding.kind import DECODINGS
 from app.decoding.verdict import verdict
 from app.store import Snapshot, Store
 from app.tables import as_csv, as_tabs
-from engine.protocol import Event, Lane
+from engine.protocol import DecodeSample, Device, Event, Lane, LaneDone
 from tests.app import decode_feed, feed
 from tests.app.decode_feed import decoding, planned, run
 
@@ -44,7 +45,10 @@ def test_with_both_lanes_the_sentence_compares_them_at_one_token() -> None:
 
 def test_a_lane_that_lags_is_compared_where_it_stands() -> None:
     events = [event for event in run() if getattr(event, "lane", "") != "none-12" or getattr(event, "position", 999) <= 300]
-    assert "at token 300," in text(*events)
+    said = text(*events)
+    assert "at token 300," in said
+    held = decoding().kv_bytes(Lane(cache="dense", kv_heads=12), 299)
+    assert said.endswith(plain(f"the cache holds {fmt.bytes_iec(held)}, 36.0 KiB a token"))    # not of token 640
 
 
 def test_one_lane_alone_and_none_yet() -> None:
@@ -55,7 +59,7 @@ def test_one_lane_alone_and_none_yet() -> None:
     assert bare.startswith("Without a cache GPT-2 small makes")
     assert "holds" not in bare
     before = text(decode_feed.hello(), planned(decoding()))
-    assert before == ("Without a cache the step at token 640 computes k and v of all 640 tokens again; "
+    assert before == ("Without a cache the step to token 640 computes k and v of all 639 tokens before it; "
                       "the cache holds them in 22.5 MiB, 36.0 KiB a token")
     assert text() == "Waiting for the engine."
     assert text(decode_feed.hello()).startswith("Tick a cache")
@@ -76,14 +80,40 @@ def test_more_facts_are_what_the_lanes_show() -> None:
     assert "of their slots empty" in more[3]
 
 
-@given(st.integers(1, 60), st.integers(0, 60))
+def flat(device: Device = feed.H200, time_ns: float = 22.2e6, caches: tuple[str, ...] = ("none", "dense")) -> str:
+    """What is said first behind the sentence where each step without a cache takes as long."""
+    events = [replace(event, time_ns=time_ns) if isinstance(event, DecodeSample) and event.lane == "none-12" else event
+              for event in run(decoding(caches=caches), device=device)]
+    return plain(next(iter(verdict(snapshot(*events)).more), ""))
+
+
+@pytest.mark.parametrize("caches", [("none", "dense"), ("none",)])
+def test_where_the_host_binds_the_uncached_run_no_growth_is_claimed(caches: tuple[str, ...]) -> None:
+    assert flat(caches=caches) == "without a cache a step is bound by the host here, 22.2 ms whatever the length"
+
+
+def test_what_reads_its_weights_near_the_peak_is_not_bound_by_the_host() -> None:
+    at_the_peak = decoding().step_bytes(Lane(cache="none", kv_heads=12), 640) / 4.8e12 * 1e9
+    assert flat(time_ns=1.25 * at_the_peak).startswith("without a cache a step is bound by the reading of weights here, ")
+
+
+def test_growth_is_said_on_a_cpu_and_where_it_is_there() -> None:
+    assert flat(feed.CPU).startswith("time per token ~ n^")
+    assert plain(verdict(snapshot(*run())).more[0]).startswith("time per token ~ n^")
+
+
+@given(st.integers(1, 60), st.integers(1, 60))
 def test_counts_are_those_of_the_steps(prompt: int, new: int) -> None:
-    last = prompt + new
-    assert computed(prompt, last, cached=True) == last
-    assert computed(prompt, last, cached=False) == sum(range(prompt, last + 1))
-    assert read(prompt, last, cached=True) == sum(range(prompt, last))
-    assert read(prompt, last, cached=False) == 0
-    assert computed(1, last, cached=False) == last * (last + 1) // 2
+    position, each = prompt + new, range(prompt, prompt + new)    # a step computes what is there, and chooses one more
+    assert computed(prompt, position, cached=True) == prompt + len(each[1:])
+    assert computed(prompt, position, cached=False) == sum(each)
+    assert read(prompt, position, cached=True) == sum(each[:-1])
+    assert read(prompt, position, cached=False) == 0
+
+
+def test_the_last_token_is_chosen_and_never_computed() -> None:
+    assert (computed(16, 208, cached=True), computed(16, 208, cached=False)) == (207, 21_408)
+    assert read(16, 208, cached=True) == 21_201
 
 
 @given(st.integers(1, 100_000))
@@ -116,7 +146,7 @@ def test_a_configuration_travels_and_states_the_lanes() -> None:
     assert decode(encode(shown)) == shown
     none, dense = shown.lanes
     assert (dense.position, dense.steps, dense.note) == (640, 512, "")
-    assert dense.kv_bytes == decoding().kv_bytes(Lane(cache="dense", kv_heads=12), 640)
+    assert dense.kv_bytes == decoding().kv_bytes(Lane(cache="dense", kv_heads=12), 639)
     assert dense.tokens_per_s is not None
     assert none.tokens_per_s is not None
     assert dense.tokens_per_s > 5 * none.tokens_per_s
@@ -165,3 +195,19 @@ def test_the_inspector_knows_each_lane() -> None:
     facts = {label: plain(value) for label, value in sections[1][1]}
     assert facts["KV cache a token"] == "36.0 KiB"
     assert facts["KV cache at the end"] == "22.5 MiB"
+
+
+@pytest.mark.parametrize(("peak", "kind"), [(None, "modelled"), (1 << 30, "measured")])
+def test_a_peak_is_called_measured_only_where_the_lane_was_measured(peak: int | None, kind: str) -> None:
+    events = [replace(event, peak_memory_bytes=peak) if isinstance(event, LaneDone) else event for event in run()]
+    shown = configuration(snapshot(*events), lab="decode")
+    assert shown is not None
+    assert {lane.peak_memory_provenance for lane in shown.lanes} == {kind}
+    printed = [list(column.cells) for column in DECODINGS.report(shown).columns if column.header == "peak memory"]
+    word = "predicted" if peak is None else "measured"
+    assert [str(cell).endswith(f" {word}") for cell in printed[0]] == [True, True]
+    inspected = DECODINGS.inspected(snapshot(*events))
+    for lane, plan, (_, facts) in zip(shown.lanes, planned(decoding()).plans, inspected, strict=True):
+        assert lane.peak_memory_bytes == (peak or plan.peak_memory_bytes)
+        assert dict(facts)["predicted peak"] == fmt.bytes_iec(plan.peak_memory_bytes)
+        assert [label for label, _ in facts if "measured" in label] == (["peak, measured"] if peak else [])

@@ -167,10 +167,10 @@ def test_the_cache_is_drawn_by_formula_as_allocated_and_as_the_device_saw_it(qtb
     formula, allocated, held, nvml = chart(made).facets[0].curves
     one, lane = decoding(), decoding().lanes[1]
     assert formula.mark.dash
-    assert formula.y[-1] == one.kv_bytes(lane, one.tokens)
+    assert formula.y[-1] == one.kv_bytes(lane, one.tokens - 1)
     assert allocated.stairs
     assert set(allocated.y) == {one.kv_allocated_bytes(lane)}
-    assert held.y.tolist() == [one.kv_bytes(lane, int(n)) for n in held.x]
+    assert held.y.tolist() == [one.kv_bytes(lane, int(n) - 1) for n in held.x]
     assert nvml.points
     assert set(nvml.y) == {24 << 20}
     rows = made.table().rows
@@ -203,6 +203,18 @@ def test_small_multiples_share_their_scale_and_mark_where_each_ends(qtbot: QtBot
         curve = facet.curves[0]
         assert curve.y[0] == MANY.weights_bytes(lane)
     assert {area.width() for area in chart(made).areas()} == {chart(made).areas()[0].width()}
+
+
+@pytest.mark.parametrize("size", [(468, 170), (726, 220)])
+@pytest.mark.parametrize(("memory_bytes", "beyond"), [(None, True), (1 << 20, False)])
+def test_a_length_beyond_the_context_is_said_to_be_of_memory_alone(
+    qtbot: QtBot, memory_bytes: int | None, beyond: bool, size: tuple[int, int]
+) -> None:
+    one, made = decoding(), view(qtbot, "kv_lengths", size)
+    show(made, snapshot(decode_feed.hello(), planned(one, memory_bytes=memory_bytes)))
+    ends = [facet.limit.x for facet in chart(made).facets if facet.limit]
+    assert (max(ends) > one.model.context) is beyond
+    assert any("by memory alone, the context is" in word.text for word in made.header.words()) is beyond
 
 
 def test_where_no_lane_shares_heads_a_group_of_four_is_shown() -> None:

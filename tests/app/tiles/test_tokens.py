@@ -10,6 +10,7 @@ from PySide6.QtTest import QTest
 from pytestqt.qtbot import QtBot
 
 from app import format as fmt
+from app.decoding.facts import compared, titles
 from app.decoding.state import DecodeState
 from app.store import Store
 from app.theme import Theme
@@ -50,7 +51,8 @@ def test_each_step_makes_one_token_and_all_before_it_are_read_or_made_again(step
 def test_the_counts_are_the_sum_of_the_rows(cached: bool) -> None:
     for last in range(STEPS):
         rows = [row(step, cached) for step in range(last + 1)]
-        assert counts(PROMPT, PROMPT + last, cached) == (sum(one.worked for one in rows), sum(len(one.read) for one in rows))
+        drawn = counts(PROMPT, PROMPT + last + 1, cached)
+        assert drawn == (sum(one.worked for one in rows), sum(len(one.read) for one in rows))
 
 
 @given(st.integers(1, 5000))
@@ -146,7 +148,7 @@ def test_the_lanes_of_the_run_stand_beside_the_grids(stage: TokenStage) -> None:
     assert cached.lane.startswith("dense · ")
     assert cached.lane.endswith("a token")
     assert bare.lane.startswith("no cache · ")
-    assert (cached.run.computed, bare.run.computed, cached.run.read) == (640, 196_992, 196_352)
+    assert (cached.run.computed, bare.run.computed, cached.run.read) == (639, 196_352, 195_713)
     stage.show_state(state("dense"))
     bare = stage._side(False)
     assert bare is not None
@@ -159,13 +161,28 @@ def test_a_paged_cache_shows_its_pages_and_their_waste(stage: TokenStage) -> Non
     assert stage.pages.isVisible()
     stage.seek(0.0)
     said = stage.pages.summary().replace(fmt.SPACE, " ")
-    assert said == "128 tokens in 8 pages of 16: 0 of 128 slots are empty, 0 %."
+    assert said == "This run after its prompt: 128 tokens in 8 pages of 16: 0 of 128 slots are empty, 0 %."
     stage.step(1)
     said = stage.pages.summary().replace(fmt.SPACE, " ")
-    assert said == "129 tokens in 9 pages of 16: 15 of 144 slots are empty, 10 %."
-    cached = stage._side(True)
-    assert cached is not None
-    assert cached.lane.startswith("paged")
+    assert said == "This run after 1 step: 129 tokens in 9 pages of 16: 15 of 144 slots are empty, 10 %."
+    stage.seek(1.0)     # the grid at its token 12, this run at another
+    assert f"This run after {STEPS - 1} steps: {128 + STEPS - 1} tokens" in stage.summary().replace(fmt.SPACE, " ")
+
+
+def test_the_grid_stands_for_the_lanes_that_the_verdict_compares(stage: TokenStage) -> None:
+    for caches in (("none", "dense", "paged"), ("paged", "none", "dense")):
+        shown = state(*caches)
+        stage.show_state(shown)
+        pair = compared(shown)
+        assert pair is not None
+        for cached, lane in zip((True, False), pair, strict=True):
+            side = stage._side(cached)
+            assert side is not None
+            assert side.lane.startswith(titles(shown)[lane])
+    stage.show_state(state("paged", "dense"))   # nothing to compare with
+    side = stage._side(True)
+    assert side is not None
+    assert side.lane.startswith("paged")
 
 
 @pytest.mark.parametrize("size", [(720, 280), (900, 420), (1400, 900), (620, 280)])

@@ -16,7 +16,7 @@ from engine.models.memory import weights_blocks
 from engine.models.plan import peak_bytes, plan
 from engine.protocol import ConfigureDecoding, DecodingPlanned
 from kernels.contract import Device
-from tests.kernels.shapes import CPU, H200
+from tests.kernels.shapes import H200
 
 MODELS = {model.id: model for model in shapes.load()}
 GIB = 1 << 30
@@ -87,14 +87,6 @@ def test_lanes_that_fit_alone_are_refused_until_the_rest_fits_together() -> None
     tight = planned(d, whole.peak_memory_bytes - 1)
     assert [bool(plan.refused) for plan in tight.plans].count(True) == 1
     assert tight.peak_memory_bytes <= whole.peak_memory_bytes - 1
-
-
-def test_fp8_is_refused_where_the_sms_cannot() -> None:
-    a100 = replace(H200, capability=(8, 0), name="A100")
-    lane = Lane(cache="fp8", kv_heads=8)
-    (refused,) = planned(decoding("llama-3-8b", lane), 100 * GIB, a100).plans
-    assert refused.refused == "a cache in fp8 needs compute capability 8.9 and A100 has 8.0: choose int8"
-    assert planned(decoding("tiny", Lane(cache="fp8", kv_heads=2), prompt=5, new=5), GIB, CPU).plans[0].refused is None
 
 
 @pytest.mark.parametrize(("changes", "says"), [

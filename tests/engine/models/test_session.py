@@ -27,6 +27,7 @@ from engine.protocol import (
     Hello,
     LaneDone,
     MemorySample,
+    Pause,
     Phase,
     Refused,
     Shutdown,
@@ -111,7 +112,7 @@ def test_every_lane_comes_to_its_last_token(talk: Conversation) -> None:
         assert [token for sample in samples for token in sample.tokens] == list(done[lane.id].tokens[0])
         assert all(sample.time_ns > 0 and sample.source == "host clock" for sample in samples)
         assert {sample.kv_allocated_bytes for sample in samples} == {wanted.kv_allocated_bytes(lane)}
-        assert samples[-1].kv_bytes == wanted.kv_bytes(lane, wanted.tokens)
+        assert samples[-1].kv_bytes == wanted.kv_bytes(lane, wanted.tokens - 1)
     owners = next(event.owners for event in talk.heard if isinstance(event, MemorySample))
     assert owners["KV cache"] == sum(wanted.kv_allocated_bytes(lane) for lane in wanted.lanes)
     own = wanted.weights_bytes(wanted.lanes[-1]) - 4 * TINY.vocab * TINY.hidden
@@ -130,6 +131,30 @@ def test_stopped_it_falls_silent_and_starts_again_from_the_prompt(talk: Conversa
     later = [event for event in talk.heard[heard:] if isinstance(event, DecodeSample)]
     assert {event.generation for event in later} == {2}
     assert later[0].prefill
+    talk.close()
+
+
+def test_no_step_is_lost_in_a_pause(talk: Conversation) -> None:
+    wanted = decoding(new=200)
+    talk.send(configure(wanted), Start())
+    for _ in range(4):
+        talk.until(lambda event: isinstance(event, DecodeSample))
+        talk.send(Pause())
+        talk.until(lambda event: isinstance(event, Phase) and event.name == "paused")
+        talk.send(Start())
+    talk.idle()
+    samples = [event for event in talk.heard if isinstance(event, DecodeSample)]
+    (done,) = [event for event in talk.heard if isinstance(event, LaneDone)]
+    assert sum(sample.steps for sample in samples) == wanted.new
+    assert [token for sample in samples for token in sample.tokens] == list(done.tokens[0])
+    talk.close()
+
+
+def test_what_has_ended_cannot_be_paused(talk: Conversation) -> None:
+    talk.send(configure(decoding()), Start())
+    talk.idle()
+    talk.send(Pause())
+    talk.idle()
     talk.close()
 
 
