@@ -7,7 +7,7 @@ from app.decoding.facts import titles
 from app.plots.curves import CurveChart
 from app.plots.facets import Curve, Facet, Rule
 from app.plots.lanes import lane_mark, no_time
-from app.plots.scales import from_zero
+from app.plots.scales import MOST_SI, from_zero
 from app.plots.table import Table
 from app.plots.view import Plot, PlotView
 from app.store import Snapshot
@@ -41,7 +41,7 @@ class LaneBandwidth(PlotView):
         note = "\n".join(f"{curve.name} {curve.values[0]}" for curve in curves)
         self._chart.show_facets(
             self.theme, [Facet(tuple(curves), rules=rules, note=note)], from_zero(float(state.decoding.tokens), fmt.count),
-            from_zero(1.12 * most, lambda value: fmt.tick(value, "B/s"), 3), "")
+            from_zero(min(1.12 * most, MOST_SI), lambda value: fmt.tick(value, "B/s"), 3), "")
         self.say(units=("bytes of a step over its time, against tokens", "against tokens"), notes=("",))
         return True
 

@@ -10,6 +10,7 @@ from app.plots.rows import Scale
 
 MARGIN = 1.05       # that a whisker keeps from the ends of its scale
 SHORTEST_NS, LONGEST_NS, LAST_IEC = 1e-2, 1e24, 6   # what prefixes of units reach: ps, Es, EiB
+MOST_SI = 999e18    # what the largest prefix of units reaches: E
 LEAST = 1e-300      # below it there are no powers of ten
 _STEPS = (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0)
 
