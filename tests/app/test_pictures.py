@@ -16,7 +16,7 @@ from app.settings import Settings
 from app.theme import Theme, ThemeId
 from app.tiles.theatre import Theatre
 from app.window import Window
-from engine.protocol import Batching, Event, Planned, Work, decode_event, encode
+from engine.protocol import Batching, BatchingPlanned, Event, Planned, Work, decode_event, encode
 from kernels.contract import AttentionWorkload
 from tests.app import batch_feed, decode_feed, feed, pictures
 from tests.app.pictures import approve
@@ -32,12 +32,17 @@ STRIPS = {"throughput", "utilisation", "power"}
 THEMES: tuple[ThemeId, ...] = ("dark", "light")
 
 
-def planned(name: str, workload: AttentionWorkload, kernels: tuple[str, ...] = ("naive", "flash")) -> Planned:
-    """The plan as it was when the pictures were approved: a kernel that was tuned since changes none."""
+def kept(name: str, now: Event) -> Event:
+    """A plan as it was when the pictures were approved: a kernel that was tuned since changes none."""
     path = pictures.FOLDER / f"planned-{name}.json"
     if pictures.approving():
-        path.write_bytes(encode(feed.planned(kernels, workload)))
-    event = decode_event(path.read_bytes())
+        path.write_bytes(encode(now))
+    return decode_event(path.read_bytes())
+
+
+def planned(name: str, workload: AttentionWorkload, kernels: tuple[str, ...] = ("naive", "flash")) -> Planned:
+    """A kept plan of kernels."""
+    event = kept(name, feed.planned(kernels, workload))
     assert isinstance(event, Planned)
     return event
 
@@ -94,8 +99,10 @@ def test_each_plot_of_a_decoding(qtbot: QtBot, plot: str, theme: str, name: str)
 
 def batching_window(qtbot: QtBot, size: tuple[int, int], run: Batching) -> Window:
     """The batching lab on work that has been measured, its form as the run is."""
-    kept = Settings(reduced_motion=True, choices={"batching": Raw(msgspec.json.encode(batching_choice("cuda:0", run)))})
-    return opened(qtbot, Listener(*batch_feed.run(run)), size=size, kept=kept, lab="batching")
+    choices = {"batching": Raw(msgspec.json.encode(batching_choice("cuda:0", run)))}
+    events = [kept(f"batching-{run.work}", event) if isinstance(event, BatchingPlanned) else event
+              for event in batch_feed.run(run)]
+    return opened(qtbot, Listener(*events), size=size, kept=Settings(reduced_motion=True, choices=choices), lab="batching")
 
 
 @pytest.mark.parametrize("size", [(1440, 900), (1024, 700)], ids=["1440x900", "1024x700"])
