@@ -215,6 +215,7 @@ def test_a_replay_becomes_a_picture(files: Path) -> None:
     assert taken(files / "a.png").workload == feed.WORKLOAD
 
 
+@pytest.mark.usefixtures("opening")
 def test_a_replay_of_a_decoding_becomes_a_picture_and_a_table(files: Path) -> None:
     url = recorded(files / "a.events", decode_feed.run(until=0.5))
     code, out, err = run("--lab", "decode", "--connect", url, "--seconds", "0.1", "--screenshot", "a.png")

@@ -119,7 +119,7 @@ def test_another_device_begins_with_what_it_can_and_keeps_the_work(controls: Bat
 
 def test_batches_that_do_not_fit_are_told(controls: BatchControls) -> None:
     feed_to(controls, batch_feed.hello(), batch_feed.planned(batch_feed.batching("model", model="llama-2-7b", cached=3000)))
-    assert controls.reason.text().startswith("batch 128, 256: it needs 200 GiB")
+    assert controls.reason.text().startswith("batch 128, 256: it needs 201 GiB")
     assert controls.reason.isVisible()
     feed_to(controls, *batch_feed.run(turns=1))
     assert not controls.reason.isVisible()
