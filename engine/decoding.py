@@ -9,12 +9,11 @@ from typing import Literal
 
 from msgspec import Struct
 
-from kernels.contract.workload import ITEMSIZE, DType
+from kernels.contract.workload import ITEMSIZE, PAGE, DType
 
 CacheKind = Literal["none", "dense", "paged", "int8", "fp8"]
 CACHES: tuple[CacheKind, ...] = ("none", "dense", "paged", "int8", "fp8")
 
-PAGE = 16            # tokens of one page of a paged cache
 SCALE_BYTES = 4      # of the scale of one token's K or V of one head in an 8-bit cache
 MOST = {"batch": 4096, "prompt": 1 << 20, "new": 1 << 20}
 

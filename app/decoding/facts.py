@@ -10,8 +10,8 @@ import numpy as np
 from app import format as fmt
 from app.decoding.state import DecodeState, LaneSeries
 from app.facts import shared
-from engine.decoding import PAGE
 from engine.protocol import CacheKind, Decoding, Lane, Model
+from kernels.contract.workload import PAGE
 
 CACHE_TITLES: dict[CacheKind, str] = {"none": "no cache", "dense": "dense", "paged": "paged", "int8": "int8", "fp8": "fp8"}
 OWNERS = ("weights", "KV cache", "activations", "other")

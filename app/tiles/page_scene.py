@@ -10,7 +10,7 @@ from app import format as fmt
 from app.theme import Theme
 from app.tiles.paint import LEFT, RIGHT, outline, words
 from app.tiles.tokens import POOL, BlockTable, block_table
-from engine.decoding import PAGE
+from kernels.contract.workload import PAGE
 
 PAD, LINE, HEAD = 10.0, 17.0, 22.0
 COLUMNS, SLOTS = 4, 4           # pages beside each other, slots beside each other in a page

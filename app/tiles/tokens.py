@@ -7,7 +7,7 @@ from random import Random
 from typing import NamedTuple
 
 from app.decoding.facts import Pages, computed, pages, read
-from engine.decoding import PAGE
+from kernels.contract.workload import PAGE
 
 PROMPT, TOKENS = 4, 12              # of the grid that is drawn
 STEPS = TOKENS - PROMPT + 1         # the prompt is the first

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from engine.decoding import PAGE, CacheKind, Model
-from kernels.contract.workload import DType
+from engine.decoding import CacheKind, Model
+from kernels.contract.workload import PAGE, DType
 
 MOST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}  # the largest number of an 8-bit type
 

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from engine import memory
 from engine.allocator import Allocator
-from engine.decoding import PAGE, Decoding, Lane, Model
+from engine.decoding import Decoding, Lane, Model
 from engine.models.activations import ROWS, Passes, largest, rows_at_once, sequences_at_once
 from engine.models.layout import shapes
 from engine.models.operations import FUSED_ROWS, SMS
+from kernels.contract.workload import PAGE
 
 Blocks = tuple[int, ...]
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from engine.decoding import PAGE, Decoding, Lane
+from engine.decoding import Decoding, Lane
 from engine.models.layout import qkv_rows
 from kernels.contract import AttentionWorkload
+from kernels.contract.workload import PAGE
 
 FUSED_ROWS = 16  # of a fused layer at most. Source: scripts/time_fused_linear.py on an H200
 SMS = 132        # streaming multiprocessors, where a device does not say

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin, get_
 
 from msgspec import Meta, Struct
 
+PAGE = 16  # tokens of one page of a paged cache, as vLLM has them
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 DType = Literal["float16", "bfloat16", "float32"]

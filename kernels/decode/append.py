@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
+from kernels.contract.workload import PAGE
 from kernels.decode.eight_bits import encoded_fp8, encoded_int8, quantised
-from kernels.decode.paged import PAGE
 from kernels.jit import jit, next_power_of_2, require_triton, tl
 
 if TYPE_CHECKING:

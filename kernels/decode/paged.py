@@ -34,6 +34,7 @@ from kernels.contract import (
     const,
     var,
 )
+from kernels.contract.workload import PAGE
 from kernels.decode import combine, shares, split_kv
 from kernels.decode.walk import (
     attend,
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, torch.Tensor]
 
-PAGE = 16  # tokens
 STAGES = Param(name="stages", title="Stages", choices=(1, 3, 5, 7), help="depth of the pipeline of loads, of pages and numbers")
 GOLDEN = 0.6180339887498949  # pages follow one another in steps of that share of the pool: neighbours lie far apart
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload, Config
+from kernels.contract.workload import PAGE
 from kernels.decode import paged, quantized, split_kv
 from kernels.decode.append import Kind
 from tests.kernels.shapes import tensors_for
@@ -54,8 +55,8 @@ def spoil(kind: Kind, tensors: Tensors, lengths: tuple[int, ...]) -> None:
         if kind == "paged":
             at = torch.arange(length, tensors["K"].shape[2], device=tensors["K"].device)
             for name in ("K_pages", "V_pages"):
-                tensors[name][tensors["table"][b, at // paged.PAGE].long(), at % paged.PAGE] = math.nan
-            tensors["table"][b, -(-length // paged.PAGE) :] = 1 << 30
+                tensors[name][tensors["table"][b, at // PAGE].long(), at % PAGE] = math.nan
+            tensors["table"][b, -(-length // PAGE) :] = 1 << 30
         elif kind != "dense":
             for name in ("k_scale", "v_scale"):
                 tensors[name][b, :, length:] = math.nan

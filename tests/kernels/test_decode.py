@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from kernels.attention import reference
 from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload, Config
+from kernels.contract.workload import PAGE
 from kernels.decode import paged, shares
 from kernels.decode.eight_bits import CODES, Code, quantised
 from tests.kernels.shapes import CPU, H200, error, shape
@@ -89,5 +90,5 @@ def test_pages_are_shuffled_and_each_is_used_once(batch: int, keys: int) -> None
     assert len(used) < 4 or float((steps == 1).float().mean()) < 0.1
     for b in range(batch):
         for at in (0, keys - 1):
-            page = int(tensors["table"][b, at // paged.PAGE])
-            assert torch.equal(tensors["K_pages"][page, at % paged.PAGE, 0], tensors["K"][b, 0, at])
+            page = int(tensors["table"][b, at // PAGE])
+            assert torch.equal(tensors["K_pages"][page, at % PAGE, 0], tensors["K"][b, 0, at])

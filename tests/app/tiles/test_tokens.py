@@ -16,7 +16,7 @@ from app.store import Store
 from app.theme import Theme
 from app.tiles.token_stage import EMPTY, TokenStage
 from app.tiles.tokens import BLOCKS, POOL, PROMPT, STEPS, TOKENS, Clock, block_table, counts, row
-from engine.decoding import PAGE
+from kernels.contract.workload import PAGE
 from tests.app import decode_feed
 
 DARK = Theme.load("dark")

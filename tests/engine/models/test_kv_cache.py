@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.decoding import CACHES, PAGE, CacheKind, Decoding, Lane
+from engine.decoding import CACHES, CacheKind, Decoding, Lane
 from engine.models.kv_cache import PagedCache, make_cache, quantised
-from kernels.contract.workload import DType
+from kernels.contract.workload import PAGE, DType
 from tests.engine.models.small import GPT, TINY
 
 KINDS: tuple[CacheKind, ...] = CACHES[1:]

@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from engine.decoding import PAGE, Decoding, Lane, Model
+from engine.decoding import Decoding, Lane, Model
 from engine.models import shapes
 from engine.models.memory import weights_blocks
 from engine.models.plan import peak_bytes, plan
 from engine.protocol import ConfigureDecoding, DecodingPlanned
 from kernels.contract import Device
+from kernels.contract.workload import PAGE
 from tests.kernels.shapes import H200
 
 MODELS = {model.id: model for model in shapes.load()}
