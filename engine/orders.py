@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -10,6 +10,8 @@ from msgspec.structs import replace
 
 from engine.protocol import Batching, BatchPlan, Decoding, Event, KernelPlan, LanePlan, Phase, PhaseName
 from kernels.contract import Device, Workload
+
+REPORT_NS = 1_000_000_000   # between two reports of what is held
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +64,7 @@ class Replaced(Exception):
     """There is a newer order."""
 
 
+T = TypeVar("T")
 J = TypeVar("J", bound=AnyJob, covariant=True)
 
 
@@ -79,6 +82,26 @@ class Task(Generic[J]):
         """Raises: Replaced where there is a newer order. Called between any two things that cannot be interrupted."""
         if self.current() is not self.order:
             raise Replaced
+
+    def in_turn(self, waiting: Callable[[], Sequence[T]], turn: Callable[[T], None], report: Callable[[], None]) -> bool:
+        """A turn for each that is waiting, again and again; whether it ended for none waits, rather than for its time was over.
+
+        The order's time begins when each has had a turn. `report` is called every REPORT_NS.
+        """
+        end, told = None, self.clock()
+        while left := tuple(waiting()):
+            for one in left:
+                self.look()
+                turn(one)
+            now = self.clock()
+            if now - told >= REPORT_NS:
+                report()
+                told = now
+            if self.order.seconds is not None:
+                end = end or now + int(self.order.seconds * 1e9)
+                if now >= end:
+                    return False
+        return True
 
     def post(self, event: Event) -> None:
         """Reports, at the time of now unless the event has one."""

@@ -6,12 +6,13 @@ A compile or a launch cannot be interrupted, so the thread is a daemon: one that
 from __future__ import annotations
 
 import threading
-import traceback
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from msgspec.structs import replace
+
+from engine.faults import fault_of
 from engine.orders import AnyJob, BatchingJob, DecodingJob, Job, Order, Post, Replaced, Task
-from engine.protocol import Fault
 from kernels.contract import Device, KernelSpec
 
 if TYPE_CHECKING:
@@ -123,9 +124,7 @@ class Runner:
         remedy = getattr(error, "remedy", "Try another shape; the details say where it broke.")
         if lost:
             remedy = "Restart the engine: after such an error this process cannot use the GPU again. What was measured is kept."
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        details = "".join(traceback.format_exception(error))
-        self._post(order, Fault(t_ns=self._clock(), message=lines[0], remedy=remedy, details=details, fatal=lost))
+        self._post(order, replace(fault_of(error, remedy, fatal=lost), t_ns=self._clock()))
         if lost or order.job is None:
             return not lost
         self._clear()

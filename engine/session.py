@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,6 +18,7 @@ from msgspec.structs import replace
 
 from engine import memory, planner
 from engine.batching import plan as batching_plan
+from engine.faults import fault_of
 from engine.models import plan as models_plan
 from engine.orders import AnyJob, BatchingJob, DecodingJob, Job, Order
 from engine.protocol import (
@@ -277,9 +277,7 @@ class Session:
         self._emit(Refused(generation=self._generation, reason=reason))
 
     def _fault(self, error: Exception, remedy: str, *, fatal: bool = False) -> None:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        details = "".join(traceback.format_exception(error))
-        self._emit(Fault(message=lines[0], remedy=remedy, details=details, fatal=fatal))
+        self._emit(fault_of(error, remedy, fatal=fatal))
 
     def _emit(self, event: Event) -> None:
         self._emit_event(event if event.t_ns else replace(event, t_ns=self._clock()))

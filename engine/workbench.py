@@ -5,19 +5,17 @@ Imports torch: for the runner's thread alone.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from engine import memory
 from engine.buffers import Pool, Tensors, allocate
 from engine.checking import Verdict, check, poison
+from engine.faults import fault_of, first_line
 from engine.machine import Timer, open_machine
 from engine.orders import Job, Replaced, Task
-from engine.protocol import Checked, DeviceFound, Fault, KernelPlan, KernelSample, MemorySample, Refused
+from engine.protocol import Checked, DeviceFound, KernelPlan, KernelSample, MemorySample, Refused
 from kernels.contract import KernelSpec, LinearWorkload, Refusal
-
-MEMORY_PERIOD_NS = 1_000_000_000
 
 
 @dataclass(slots=True)
@@ -96,19 +94,8 @@ class Workbench:
 
     def _measure(self, task: Task[Job]) -> None:
         """Bursts of each kernel in turn, each made ready at its first turn. The time begins when all are ready."""
-        end, told = None, task.clock()
-        while self._contenders:
-            for contender in tuple(self._contenders):
-                task.look()
-                self._try(task, contender, self._turn)
-            now = task.clock()
-            if now - told >= MEMORY_PERIOD_NS:
-                self._report_memory(task)
-                told = now
-            if task.order.seconds is not None:
-                end = end or now + int(task.order.seconds * 1e9)
-                if now >= end:
-                    return
+        task.in_turn(lambda: self._contenders, lambda contender: self._try(task, contender, self._turn),
+                     lambda: self._report_memory(task))
 
     def _turn(self, task: Task[Job], contender: _Contender) -> None:
         if contender.timer is not None:
@@ -190,12 +177,8 @@ class Workbench:
         if self.machine.out_of_memory(error):
             remedy = f"choose {task.job.workload.SHORTER}, or fewer kernels"
             return f"{self.device.id} has too little free memory for {title}: {remedy}"
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        reason = f"{title} broke: {lines[0]}"
-        task.post(Fault(
-            message=reason, remedy="The other kernels go on; choose another shape for this one.",
-            details="".join(traceback.format_exception(error)),
-        ))
+        reason = f"{title} broke: {first_line(error)}"
+        task.post(fault_of(error, "The other kernels go on; choose another shape for this one.", reason))
         return reason
 
     def _drop(self, contender: _Contender) -> None:

@@ -5,24 +5,23 @@ Imports torch: for the runner's thread alone.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from engine.faults import fault_of, first_line
 from engine.machine import open_machine
 from engine.models.decoder import Decoder
 from engine.models.generate import Generation, Sampling
 from engine.models.ops_for import ops_for
 from engine.models.weights import Weights, WeightsError, load_weights, random_weights
 from engine.orders import DecodingJob, Replaced, Task
-from engine.protocol import DecodeSample, DeviceFound, Fault, LaneDone, LanePlan, MemorySample, Refused
+from engine.protocol import DecodeSample, DeviceFound, LaneDone, LanePlan, MemorySample, Refused
 
 BURST_NS = 60_000_000   # how long a lane has the device before the next one's turn
 SAMPLE_NS = 8_000_000   # of steps between one pair of clock reads
-MEMORY_PERIOD_NS = 1_000_000_000
 
 
 @dataclass(slots=True, eq=False)
@@ -104,20 +103,8 @@ class ModelBench:
 
     def _generate(self, task: Task[DecodingJob]) -> None:
         """Bursts of each lane in turn, the prompt first. The time begins when every lane has its prompt."""
-        end, told = None, task.clock()
-        while self._lanes:
-            for lane in tuple(self._lanes):
-                task.look()
-                self._try(task, lane, self._turn)
-            now = task.clock()
-            if now - told >= MEMORY_PERIOD_NS:
-                self._report_memory(task)
-                told = now
-            if task.order.seconds is not None:
-                end = end or now + int(task.order.seconds * 1e9)
-                if now >= end:
-                    return
-        self._job = None  # a new start begins again
+        if task.in_turn(lambda: self._lanes, lambda lane: self._try(task, lane, self._turn), lambda: self._report_memory(task)):
+            self._job = None  # a new start begins again
 
     def _turn(self, task: Task[DecodingJob], lane: _Running) -> None:
         generation, decoding = lane.generation, task.job.decoding
@@ -190,12 +177,8 @@ class ModelBench:
         """Why this lane ended, in a sentence; what is no lack of memory is a fault with details too."""
         if self.machine.out_of_memory(error):
             return f"{self.device.id} has too little free memory for this lane: choose fewer tokens or a smaller batch"
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        reason = f"decoding with the cache {lane.plan.lane.cache} broke: {lines[0]}"
-        task.post(Fault(
-            message=reason, remedy="The other lanes go on; choose another shape for this one.",
-            details="".join(traceback.format_exception(error)),
-        ))
+        reason = f"decoding with the cache {lane.plan.lane.cache} broke: {first_line(error)}"
+        task.post(fault_of(error, "The other lanes go on; choose another shape for this one.", reason))
         return reason
 
     def _drop(self, lane: _Running) -> None:
