@@ -12,21 +12,21 @@ import torch
 
 from engine import memory, planner
 from engine.batching.plan import OURS, workload_of
-from engine.bench.read_ceiling import read_ceiling
+from engine.bench.ceilings import ceiling_tflops, read_ceiling
 from engine.buffers import allocate
 from engine.checking import check, poison
+from engine.faults import fault_of, first_line
 from engine.machine import BURST_NS, SAMPLE_NS, Timing, open_machine
 from engine.models.decoder import Decoder
 from engine.models.generate import Generation
 from engine.models.ops_for import ops_for
 from engine.models.weights import Weights, random_weights
 from engine.orders import BatchingJob, Replaced, Task
-from engine.protocol import BatchPlan, BatchSample, Ceilings, Checked, DeviceFound, Fault, Refused
+from engine.protocol import BatchPlan, BatchSample, Ceilings, Checked, DeviceFound, Refused
 from kernels.contract import KernelSpec, Refusal
 
 LIBRARY = "torch_linear"
 MODEL = "model"         # the kernel of samples of a whole model
-PRODUCT = 8192          # of the matrix product that gives the ceiling, n³
 AHEAD = 32              # steps of a model between two looks at the clock
 
 
@@ -52,6 +52,7 @@ class BatchingBench:
         self._points: list[_Point] = []
         self._generations: list[Generation] = []
         self._weights: Weights | None = None
+        self._ceilings: dict[str, tuple[float, float]] = {}    # dtype -> flops and bytes a second
         self._matrix: torch.Tensor | None = None    # W, which all batch sizes and both kernels read
         if (refined := self.machine.refine(self.device)) != self.device:
             task.post(DeviceFound(device=refined))
@@ -62,15 +63,7 @@ class BatchingBench:
         self._task = task
         if self._job is not task.job:
             self._load(task)
-        end = None
-        while self._points:
-            for point in tuple(self._points):
-                task.look()
-                self._turn(task, point)
-            if task.order.seconds is not None:
-                end = end or task.clock() + int(task.order.seconds * 1e9)
-                if task.clock() >= end:
-                    return
+        task.in_turn(lambda: self._points, lambda point: self._turn(task, point), lambda: None)
 
     def clear(self) -> None:
         """Every buffer back to the device."""
@@ -89,25 +82,16 @@ class BatchingBench:
         self._job = task.job
 
     def _measure_ceilings(self, task: Task[BatchingJob]) -> None:
-        large = self.machine.place != "cpu"
-        size, dtype = PRODUCT if large else PRODUCT // 8, getattr(torch, task.job.batching.dtype)
-        factors = [torch.randn(size, size, device=self.machine.place, dtype=dtype) for _ in range(2)]
-        product = self._least_ns(lambda: torch.matmul(*factors))
-        factors.clear()
-        task.look()
+        """Of the device in this dtype, measured at the first job of it."""
+        dtype = task.job.batching.dtype
+        if dtype not in self._ceilings:
+            product = ceiling_tflops(self.machine, getattr(torch, dtype)) * 1e12
+            task.look()
+            self._ceilings[dtype] = product, read_ceiling(self.machine)
+            self.machine.trim()
+        flops, read = self._ceilings[dtype]
         task.post(Ceilings(
-            generation=task.job.generation, flops_per_s=2 * size**3 / product * 1e9, bytes_per_s=read_ceiling(self.machine),
-            source=self.machine.source))
-        self.machine.trim()
-
-    def _least_ns(self, work: Callable[[], object]) -> float:
-        work()
-        times = []
-        for _ in range(5):
-            start = self.machine.stamp()
-            work()
-            times.append(self.machine.between(start, self.machine.stamp()))
-        return min(times)
+            generation=task.job.generation, flops_per_s=flops, bytes_per_s=read, source=self.machine.source))
 
     def _turn(self, task: Task[BatchingJob], point: _Point) -> None:
         """A burst of one point, which is made ready at its first turn; or its end and the reason why."""
@@ -128,11 +112,11 @@ class BatchingBench:
         except Exception as error:
             if not self.machine.alive():
                 raise
-            said = (str(error).strip().splitlines() or [type(error).__name__])[0]
             full = self.machine.out_of_memory(error)
-            reason = f"{self.device.id} has too little free memory" if full else f"it broke: {said}"
+            reason = f"{self.device.id} has too little free memory" if full else f"it broke: {first_line(error)}"
             if not full:
-                task.post(Fault(message=f"batch {point.plan.batch} broke: {said}", remedy="The other batch sizes go on."))
+                said = f"batch {point.plan.batch} broke: {first_line(error)}"
+                task.post(fault_of(error, "The other batch sizes go on.", said))
         self._points.remove(point)
         point.burst = None
         self.machine.trim()

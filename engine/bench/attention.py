@@ -11,17 +11,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import geometric_mean
 from typing import Protocol
 
-import torch
 from msgspec import Struct
 
+from engine.bench.ceilings import ceiling_tflops
 from engine.bench.contenders import Contender, ready, take_turns
 from engine.bench.grid import Row
-from engine.buffers import Pool, Tensors
+from engine.buffers import Pool
 from engine.machine import Machine, open_machine
 from engine.results import Check, TimeUs, time_us
 from kernels.contract import Config, Device, KernelSpec, Workload
-
-CEILING = 8192  # of the matrix product that gives the ceiling: n^3
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -81,18 +79,6 @@ def _measure(
     timed = {c.spec.id: _timed(c, workload, best, ceiling) for c in contenders}
     return Result(row=row.id, main=row.main, device=device.name, workload=workload, ceiling_tflops=ceiling,
                   entries=tuple((timed | refused)[spec.id] for spec in specs))
-
-
-def ceiling_tflops(machine: Machine) -> float:
-    """TFLOP/s of the largest plain product in bfloat16 on random data: what the matrix units give here."""
-    size = CEILING if machine.place != "cpu" else CEILING // 8
-    a, b = (torch.randn(size, size, device=machine.place, dtype=torch.bfloat16) for _ in range(2))
-
-    def product() -> Tensors:
-        return {"C": a @ b}
-
-    times = [timing.time_ns for timing in machine.timer(product, 0).burst()]
-    return float(2 * size**3 / min(times) / 1e3)
 
 
 def _tflops(contender: Contender, workload: Workload) -> float:

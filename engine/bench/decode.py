@@ -11,9 +11,9 @@ from statistics import geometric_mean
 
 from msgspec import Struct
 
+from engine.bench.ceilings import read_ceiling
 from engine.bench.contenders import Contender, ready, take_turns
 from engine.bench.grid import Row, named
-from engine.bench.read_ceiling import read_ceiling
 from engine.buffers import Pool
 from engine.machine import Machine, open_machine
 from engine.results import Check, TimeUs, time_us

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from msgspec import Struct
 
-from engine.bench.read_ceiling import read_ceiling
+from engine.bench.ceilings import read_ceiling
 from engine.decoding import CacheKind, Decoding, Lane, Model
 from engine.machine import Machine, open_machine
 from engine.models.decoder import Decoder

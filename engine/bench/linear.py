@@ -12,11 +12,10 @@ from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
-from engine.bench.attention import ceiling_tflops
+from engine.bench.ceilings import ceiling_tflops, read_ceiling
 from engine.bench.contenders import Contender, ready, take_turns
 from engine.bench.knees import Knee, knees
 from engine.bench.linear_rows import Row
-from engine.bench.read_ceiling import read_ceiling
 from engine.buffers import Pool
 from engine.machine import Machine, open_machine
 from engine.results import Check, TimeUs, time_us

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from msgspec.structs import replace
 
 from engine.__main__ import main
-from engine.bench import decode, read_ceiling
+from engine.bench import ceilings, decode
 from engine.bench.grid import Row
 from engine.checking import check
 from kernels.catalog import catalog
@@ -29,7 +29,7 @@ all_rows = decode.rows
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decode, "rows", lambda only: [row for row in ROWS if not only or row.id in only])
-    monkeypatch.setattr(read_ceiling, "HOST_BYTES", 1 << 20)
+    monkeypatch.setattr(ceilings, "HOST_BYTES", 1 << 20)
 
 
 def bench(*arguments: str) -> Result:

@@ -11,7 +11,7 @@ from engine.batching import bench
 from engine.batching.bench import LIBRARY, MODEL
 from engine.batching.plan import OURS
 from engine.batching.work import Batching, Work
-from engine.bench import read_ceiling
+from engine.bench import ceilings
 from engine.models.decoder import Decoder
 from engine.models.generate import Generation
 from engine.protocol import (
@@ -48,8 +48,8 @@ def configure(batching: Batching, generation: int = 1) -> ConfigureBatching:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ceilings of a small product and a short read."""
-    monkeypatch.setattr(bench, "PRODUCT", 512)
-    monkeypatch.setattr(read_ceiling, "HOST_BYTES", 1 << 20)
+    monkeypatch.setattr(ceilings, "PRODUCT", 512)
+    monkeypatch.setattr(ceilings, "HOST_BYTES", 1 << 20)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The most that this device reads: a plain kernel that sums READ_BYTES of its memory and hardly writes. Imports torch."""
+"""The most that this device does: of a plain matrix product, and of a plain kernel that reads its memory. Imports torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from engine.buffers import Tensors
 from engine.machine import Machine, Run
 from kernels.jit import MISSING, jit, tl
 
+PRODUCT = 8192         # of the matrix product: n^3
 READ_BYTES = 2 << 30   # some 30 times the L2 of the largest GPU: what one scan leaves there does not serve the next
 HOST_BYTES = 64 << 20  # on a CPU
 PART = 1 << 16         # elements of float32 that one program reads
@@ -28,8 +29,21 @@ def _sums(x_ptr: tl.tensor, sum_ptr: tl.tensor, PART: tl.constexpr, BLOCK: tl.co
     tl.store(sum_ptr + program, tl.sum(total, 0))
 
 
+def ceiling_tflops(machine: Machine, dtype: torch.dtype = torch.bfloat16) -> float:
+    """TFLOP/s of the largest plain product on random data: what the matrix units give here."""
+    size = PRODUCT if machine.place != "cpu" else PRODUCT // 8
+    a, b = (torch.randn(size, size, device=machine.place, dtype=dtype) for _ in range(2))
+
+    def product() -> Tensors:
+        return {"C": a @ b}
+
+    times = [timing.time_ns for timing in machine.timer(product, 0).burst()]
+    return float(2 * size**3 / min(times) / 1e3)
+
+
 def read_ceiling(machine: Machine) -> float:
-    """Bytes a second, of the fastest of some shapes of that kernel; on a host, or without Triton, of PyTorch's sum."""
+    """Bytes a second of a kernel that sums READ_BYTES and hardly writes, in the fastest of some shapes; on a host, or without
+    Triton, of PyTorch's sum."""
     host = machine.place == "cpu"
     x = torch.randn((HOST_BYTES if host else READ_BYTES) // 4, device=machine.place)
     sums = torch.empty(x.numel() // PART, device=machine.place)
