@@ -182,9 +182,9 @@ def _square_bytes(workload: AttentionWorkload) -> int:
 
 def run_command(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs a command line to its end and leaves the process: bad input is one sentence and exit 2, Ctrl-C is exit 130."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal's encoding may lack a sign
-            stream.reconfigure(errors="replace")
+    for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal's encoding may lack a sign; what was typed is quoted as it was
+            stream.reconfigure(errors=errors)
     try:
         code = command.main(args=arguments, standalone_mode=False) or 0
     except click.ClickException as error:

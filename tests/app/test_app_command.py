@@ -245,6 +245,7 @@ typed = st.one_of(
 @settings(max_examples=250, deadline=None)
 @given(st.lists(st.one_of(flags, typed, st.tuples(flags, typed).map("=".join)), max_size=7))
 @example(["--screenshot", "\udcff.png"])
+@example(["--lab", "--batch", "\udcff", "A"])
 @example(["--open", "a\nb"])
 @example(["--lab", "a\nb"])
 @example(["--size", "a\nb"])
