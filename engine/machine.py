@@ -65,6 +65,9 @@ class Machine(Protocol):
     def trim(self) -> None:
         """Gives memory that no tensor uses back to the device."""
 
+    def release(self) -> None:
+        """That, and what libraries keep for themselves; to be called only where nothing is left that was captured."""
+
     def free_bytes(self) -> int:
         """What could be allocated beside what is held."""
 
@@ -130,6 +133,9 @@ class HostMachine:
 
     def trim(self) -> None:
         """Freed memory is the system's at once."""
+
+    def release(self) -> None:
+        """Libraries keep little here."""
 
     def free_bytes(self) -> int:
         return memory.free_bytes(Device(id="cpu", kind="cpu", name=""), None)
@@ -215,6 +221,10 @@ class CudaMachine:
 
     def trim(self) -> None:
         torch.cuda.empty_cache()
+
+    def release(self) -> None:
+        torch._C._cuda_clearCublasWorkspaces()  # which a captured product would go on using
+        self.trim()
 
     def free_bytes(self) -> int:
         free, _ = torch.cuda.mem_get_info(self._index)

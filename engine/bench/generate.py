@@ -92,10 +92,9 @@ def run(rows: Sequence[Row], models: dict[str, Model], device: Device, runs: int
     machine = open_machine(device, lambda: None)
     device = machine.refine(device)
     bandwidth = read_ceiling(machine)
-    machine.trim()
     for row in rows:
+        machine.release()
         yield _measure(row, models[row.model], device, machine, runs or row.runs, bandwidth)
-        machine.trim()
 
 
 def _measure(row: Row, model: Model, device: Device, machine: Machine, runs: int, bandwidth: float) -> Result:

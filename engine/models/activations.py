@@ -27,6 +27,37 @@ def rows_at_once(batch: int, tokens: int) -> int:
     return min(batch, sequences_at_once(tokens)) * tokens
 
 
+def groups(batch: int, tokens: int) -> list[int]:
+    """Sequences of so many tokens each, as many together as are computed at once."""
+    each = sequences_at_once(tokens)
+    return [each] * (batch // each) + [batch % each] * (batch % each > 0)
+
+
+def padded(tokens: int, most: int) -> int:
+    """The length that sequences of so many tokens are filled up to where passes are captured: a multiple of 64, and of a
+    sixteenth of the power of two above: an eighth more at most, or 63. `most` is not exceeded."""
+    grain = max(64, (1 << (tokens - 1).bit_length()) // 16)
+    return min(most, -(-tokens // grain) * grain)
+
+
+def recordings(batch: int, first: int, capacity: int) -> list[tuple[int, int]]:
+    """The passes that are captured for sequences that grow from `first` tokens to one less than `capacity`: how many at once,
+    and their length; those of most rows first."""
+    lengths = [padded(first, capacity)]
+    while lengths[-1] < capacity - 1:
+        lengths.append(padded(lengths[-1] + 1, capacity))
+    found = {(some, length) for length in lengths for some in groups(batch, length)}
+    return sorted(found, key=lambda pair: (pair[0] * pair[1], pair), reverse=True)
+
+
+def warmed(passes: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Those that run once before any is captured: the first and the last of each number of sequences."""
+    ends: dict[int, list[tuple[int, int]]] = {}
+    for some, length in passes:
+        ends.setdefault(some, []).append((some, length))
+    return list(dict.fromkeys(each for some in ends.values() for each in (some[0], some[-1])))
+
+
 def largest(batch: int, first: int, last: int) -> list[int]:
     """Of sequences that grow from `first` to `last` tokens and are computed whole each time, the lengths whose blocks hold
     those of all others: where most rows are computed at once, and the longest."""
@@ -44,6 +75,12 @@ class Passes(Operations):
         logits = take(batch * model.vocab * self._e)
         for sequences in _pieces(batch, sequences_at_once(tokens)):
             give(self._prompt(sequences, tokens))
+        return logits
+
+    def group(self, sequences: int, tokens: int) -> Any:
+        """The same of sequences that are computed at once, as they are captured."""
+        logits = self.heap.take(sequences * self.decoding.model.vocab * self._e)
+        self.heap.give(self._prompt(sequences, tokens))
         return logits
 
     def step(self) -> Any:

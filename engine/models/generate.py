@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from engine.decoding import CacheKind
-from engine.models.activations import largest
 from engine.models.decoder import Decoder
 from engine.models.kv_cache import Cache, make_cache
+from engine.models.recorded import Recorded, capturable
 
 
 class Sampling(NamedTuple):
@@ -27,7 +27,7 @@ class Generation:
     Args:
         capacity: the most tokens of a sequence, prompt included.
         sampling: greedy without it.
-        graph: on a GPU and with a cache, a step is a replay of a CUDA graph.
+        graph: on a GPU a step is a replay of a CUDA graph.
 
     Raises:
         torch.OutOfMemoryError: the device is full.
@@ -40,8 +40,9 @@ class Generation:
         self._decoder, self.batch, self.capacity, self._sampling = decoder, batch, capacity, sampling
         shape = (decoder.model, decoder.kv_heads, batch, capacity, decoder.dtype, decoder.place)
         self.cache: Cache | None = None if cache_kind == "none" else make_cache(cache_kind, *shape)
-        self._cuda = torch.device(decoder.place).type == "cuda"
-        self._graph = torch.cuda.CUDAGraph() if graph and self._cuda and self.cache is not None else None
+        self._capturing = graph and torch.device(decoder.place).type == "cuda"
+        self._graph: torch.cuda.CUDAGraph | None = None   # of a step with a cache
+        self._recorded: Recorded | None = None            # of those without
         self._generator = torch.Generator(decoder.place)
         if sampling:
             self._generator.manual_seed(sampling.seed)
@@ -74,11 +75,10 @@ class Generation:
             self._ends.copy_(lengths)
         self._starts.copy_(self._ends)
         self._ragged, self._prompt, self.position = lengths is not None, count, count + 1
-        self._choose(self._decoder.forward(self._all[:, :count], self.cache, self._ends if self._ragged else None))
+        self._choose(self._whole(count))
 
     def prepare(self, prompt: int = 1) -> None:
-        """What the first step would otherwise do before it, and may be done before the prompt: capture the graph; or, on a GPU
-        without a cache, compute the largest passes once, so that the allocator holds blocks that all others fit in.
+        """What the first step would otherwise do before it, and may be done before the prompt: on a GPU, to capture it.
 
         Args:
             prompt: tokens of a sequence, which there will be at least.
@@ -86,11 +86,11 @@ class Generation:
         if self._prepared:
             return
         self._prepared = True
-        if self._graph is not None and self.cache is not None:
+        if self._capturing and self.cache is not None:
+            self._graph = torch.cuda.CUDAGraph()
             self._capture(self._graph, self.cache)
-        elif self.cache is None and self._cuda:
-            for tokens in largest(self.batch, prompt, self.capacity):
-                self._decoder.forward(self._all[:, :tokens])
+        elif self._capturing and prompt < self.capacity:
+            self._recorded = Recorded(self._decoder, self.batch, prompt, self.capacity)
 
     def step(self) -> None:
         """One more token of every sequence. Raises: ValueError where there is no room."""
@@ -125,9 +125,10 @@ class Generation:
 
     def close(self) -> None:
         """Lets go of the cache and the graph; nothing more can be asked."""
-        if self._graph is not None:
-            self._graph.reset()
-        self._graph = self.cache = None
+        for captured in (self._graph, self._recorded):
+            if captured is not None:
+                captured.reset()
+        self._graph = self._recorded = self.cache = None
         self._all = self._all.new_empty((self.batch, 0))
 
     def _require_room(self, held: int) -> None:
@@ -139,8 +140,13 @@ class Generation:
             last = self._all.gather(1, self._ends[:, None] - 1)
             self._choose(self._decoder.forward(last, self.cache))
         else:
-            ends = self._ends if self._ragged else None
-            self._choose(self._decoder.forward(self._all[:, : self.position], None, ends))
+            self._choose(self._whole(self.position))
+
+    def _whole(self, count: int) -> Tensor:
+        """Logits [B, vocab] behind all tokens of each sequence, `count` at most."""
+        if self._recorded is not None and count >= self._recorded.first:
+            return self._recorded.logits(self._all, self._ends, count)
+        return self._decoder.forward(self._all[:, :count], self.cache, self._ends if self._ragged else None)
 
     def _choose(self, logits: Tensor) -> None:
         """One token of each sequence from logits [B, vocab], behind its others."""
@@ -158,14 +164,9 @@ class Generation:
 
     def _capture(self, graph: torch.cuda.CUDAGraph, cache: Cache) -> None:
         """Records a step. One runs before, so that all is compiled and allocated, and is undone."""
-        current = torch.cuda.current_stream()
-        stream = current
-        if current == torch.cuda.default_stream():  # which cannot be captured
-            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # PyTorch left it untyped
-            stream.wait_stream(current)
         cache.whole = True
         longest, noise = cache.longest, self._generator.get_state()
-        with torch.cuda.stream(stream):
+        with capturable():
             self._ends.clamp_(min=1)  # before the prompt: a step begins with a last token
             self._advance()
             cache.advance(-1)
@@ -179,4 +180,3 @@ class Generation:
             finally:
                 graph.capture_end()
         cache.longest = longest
-        current.wait_stream(stream)

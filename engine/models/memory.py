@@ -12,10 +12,12 @@ from typing import NamedTuple
 from engine import memory
 from engine.allocator import Allocator
 from engine.decoding import Decoding, Lane, Model
-from engine.models.activations import ROWS, Passes, largest, rows_at_once, sequences_at_once
+from engine.models.activations import ROWS, Passes, largest, recordings, rows_at_once, sequences_at_once, warmed
 from engine.models.layout import shapes
 from engine.models.operations import FUSED_ROWS, SMS
 from kernels.contract.workload import PAGE
+
+RECORDED = 4  # captured passes that are played: those of fewer rows lie where they lay
 
 Blocks = tuple[int, ...]
 
@@ -90,29 +92,41 @@ def peak_bytes(decoding: Decoding, kind: str, *, fused: bool = False, sampling: 
     for lane in lanes:
         for size in _kept(decoding, lane):
             heap.take(size)
-    if not fused or max(decoding.batch, rows_at_once(decoding.batch, decoding.prompt)) > FUSED_ROWS:
+    if not fused or decoding.batch > FUSED_ROWS or any(_rows(decoding, lane) > FUSED_ROWS for lane in lanes):
         heap.take(memory.WORKSPACE_BYTES)  # of the products of a library
     running = [Passes(decoding, lane, heap, fused=fused, sampling=sampling, sms=sms) for lane in lanes]
     graphs = sum(_begin(passes, heap) for passes in running)
-    for passes in running:
-        if passes.lane.cache == "none":
-            passes.choose(passes.prompts(decoding.tokens - 1))
     new = 8 * decoding.batch * decoding.new
     heap.give(heap.take(new), heap.take(new))  # the tokens, with where they stand, for the host
     return heap.reserved + graphs
 
 
+def _rows(decoding: Decoding, lane: Lane) -> int:
+    """Tokens that a lane computes at once, at most."""
+    first = decoding.prompt
+    most = [first] if lane.cache != "none" else largest(decoding.batch, first, max(first, decoding.tokens - 1))
+    return max(rows_at_once(decoding.batch, tokens) for tokens in most)
+
+
 def _begin(passes: Passes, heap: Allocator) -> int:
-    """What a lane does before its first step: a step that is captured, or the largest passes once; then the prompt.
+    """What a lane does before its first step: its steps are captured; then the prompt. Steps that follow take no more.
 
     Returns:
-        What the graph keeps for itself.
+        What its graphs keep for themselves.
     """
     decoding, graph = passes.decoding, Allocator()
-    if passes.lane.cache == "none":
-        for tokens in largest(decoding.batch, decoding.prompt, decoding.tokens):
-            heap.give(passes.prompts(tokens))
-    else:
+    if passes.lane.cache == "none" and decoding.new > 1:
+        wanted = recordings(decoding.batch, decoding.prompt, decoding.tokens)
+        heap.take(max(some for some, _ in wanted) * decoding.model.vocab * decoding.itemsize)
+        for some, length in wanted:
+            heap.take(8 * some * length)
+        passes.heap = graph
+        for pair in (*warmed(wanted), *wanted[:RECORDED]):
+            graph.give(passes.group(*pair))
+        passes.heap = heap
+        passes.choose(heap.take(decoding.batch * decoding.model.vocab * decoding.itemsize))
+        return graph.reserved
+    if passes.lane.cache != "none":
         passes.choose(passes.step())
         passes.heap = graph
         passes.choose(passes.step())

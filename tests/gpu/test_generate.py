@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -21,6 +23,13 @@ from kernels.contract.workload import DType
 MODELS = {model.id: model for model in shapes.load()}
 TINY = MODELS["tiny"]
 GPT = replace(MODELS["gpt2"], layers=2, tied=False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def stream() -> Iterator[None]:
+    """All work goes to one stream that can be captured, as in `CudaMachine`."""
+    with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]  # PyTorch left it untyped
+        yield
 
 
 def decoder(model: Model, kv_heads: int, dtype: DType) -> Decoder:
@@ -67,6 +76,26 @@ def test_a_captured_step_is_a_plain_one(kind: CacheKind, dtype: DType) -> None:
             assert torch.equal(generate(run, kind, given, 100, True, how, early), wanted)
 
 
+@pytest.mark.parametrize(("batch", "count", "new"), [(1, 1, 130), (3, 70, 80), (90, 50, 20)], ids=["one", "few", "groups"])
+def test_captured_passes_without_a_cache_make_the_tokens_of_plain_ones(batch: int, count: int, new: int) -> None:
+    """Of ragged prompts too, whose ends the padding must not show; and again after a reset, over what was there."""
+    run, given = decoder(GPT, 4, "float32"), prompt(GPT, batch, count)
+    ragged = torch.randint(1, count + 1, (batch,), generator=torch.Generator().manual_seed(1)).cuda()
+    for lengths in (None, ragged):
+        found = []
+        for graph in (True, False):
+            generation = Generation(run, "none", batch, count + new, graph=graph)
+            generation.prepare(count)
+            for _ in range(2):
+                generation.reset()
+                generation.prefill(given, lengths)
+                for _ in range(new - 1):
+                    generation.step()
+                found.append(generation.tokens())
+            generation.close()
+        assert all(torch.equal(other, found[-1]) for other in found)
+
+
 @pytest.mark.parametrize("kind", CACHES)
 def test_a_step_waits_for_nothing(kind: CacheKind) -> None:
     generation = Generation(decoder(TINY, 2, "float16"), kind, 3, 60)
@@ -91,12 +120,15 @@ def test_the_peak_is_what_was_predicted(model: str, batch: int, count: int, new:
     kinds: tuple[CacheKind, ...] = ("none", "dense", "paged", "int8")
     lanes = tuple(Lane(cache=kind, kv_heads=shape.kv_heads) for kind in kinds)
     decoding = Decoding(model=shape, lanes=lanes, batch=batch, prompt=count, new=new, dtype="bfloat16")
+    gc.collect()
+    torch._C._cuda_clearCublasWorkspaces()
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved()
     torch.cuda.reset_peak_memory_stats()
     run = decoder(shape, shape.kv_heads, "bfloat16")
     held = [Generation(run, lane.cache, batch, decoding.tokens) for lane in lanes]
     for generation in held:
+        generation.prepare(count)
         generation.prefill(prompt(shape, batch, count))
     for _ in range(3):
         for generation in held:
