@@ -13,7 +13,7 @@ from app.verdict import ALIKE, Verdict
 from engine.protocol import Decoding, Lane
 
 FLAT = 0.3      # an exponent below which the time of a step without a cache hardly grows
-BOUND = 0.5     # of the peak bandwidth: a step that reads faster is bound by that, not by the host
+BOUND = 0.5     # of the peak bandwidth: a step that reads faster is bound by that
 
 
 def verdict(snapshot: Snapshot) -> Verdict:
@@ -124,8 +124,10 @@ def _flat(snapshot: Snapshot, running: list[Lane]) -> str:
     if series.exponent is None or series.exponent >= FLAT:
         return ""
     share = float(series.step_bytes[-1]) / series.median_ns * 1e9 / (device.bandwidth_bytes_per_s or math.inf)
-    by = "the reading of weights" if share > BOUND else "the host"
-    return f"without a cache a step is bound by {by} here, {fmt.time_ns(series.median_ns)} whatever the length"
+    took = fmt.time_ns(series.median_ns)
+    if share > BOUND:
+        return f"without a cache a step is bound by the reading of weights here, {took} whatever the length"
+    return f"without a cache a step takes {took} at almost any length: so few tokens leave the GPU idle"
 
 
 def _bandwidth(snapshot: Snapshot, running: list[Lane]) -> str:

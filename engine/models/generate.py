@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -75,7 +77,7 @@ class Generation:
             self._ends.copy_(lengths)
         self._starts.copy_(self._ends)
         self._ragged, self._prompt, self.position = lengths is not None, count, count + 1
-        self._choose(self._whole(count))
+        self._advance_whole(count)
 
     def prepare(self, prompt: int = 1) -> None:
         """What the first step would otherwise do before it, and may be done before the prompt: on a GPU, to capture it.
@@ -90,7 +92,9 @@ class Generation:
             self._graph = torch.cuda.CUDAGraph()
             self._capture(self._graph, self.cache)
         elif self._capturing and prompt < self.capacity:
-            self._recorded = Recorded(self._decoder, self.batch, prompt, self.capacity)
+            with self._undone():
+                generator = self._generator if self._sampling else None
+                self._recorded = Recorded(self._decoder, self._all, self._ends, self._choose, prompt, generator)
 
     def step(self) -> None:
         """One more token of every sequence. Raises: ValueError where there is no room."""
@@ -102,6 +106,14 @@ class Generation:
         else:
             self._advance()
         self.position += 1
+
+    def rehearse(self) -> None:
+        """A step that is undone: what one costs is known before any counts. Raises: ValueError where there is no room."""
+        with self._undone():
+            self.step()
+            self.position -= 1
+            if self.cache is not None:
+                self.cache.advance(-1)
 
     def tokens(self) -> Tensor:
         """The new tokens of each sequence, int64 [B, position - P], on the host."""
@@ -136,17 +148,18 @@ class Generation:
             raise ValueError(f"there is room for {self.capacity} tokens and {held} are there: choose fewer")
 
     def _advance(self) -> None:
-        if self.cache is not None:
+        if self.cache is None:
+            self._advance_whole(self.position)
+        else:
             last = self._all.gather(1, self._ends[:, None] - 1)
             self._choose(self._decoder.forward(last, self.cache))
-        else:
-            self._choose(self._whole(self.position))
 
-    def _whole(self, count: int) -> Tensor:
-        """Logits [B, vocab] behind all tokens of each sequence, `count` at most."""
+    def _advance_whole(self, count: int) -> None:
+        """By all tokens of each sequence, `count` at most."""
         if self._recorded is not None and count >= self._recorded.first:
-            return self._recorded.logits(self._all, self._ends, count)
-        return self._decoder.forward(self._all[:, :count], self.cache, self._ends if self._ragged else None)
+            self._recorded.step(count)
+        else:
+            self._choose(self._decoder.forward(self._all[:, :count], self.cache, self._ends if self._ragged else None))
 
     def _choose(self, logits: Tensor) -> None:
         """One token of each sequence from logits [B, vocab], behind its others."""
@@ -163,20 +176,27 @@ class Generation:
         return scores.sub_(torch.empty_like(scores).exponential_(generator=self._generator).log_())
 
     def _capture(self, graph: torch.cuda.CUDAGraph, cache: Cache) -> None:
-        """Records a step. One runs before, so that all is compiled and allocated, and is undone."""
+        """Records a step. One runs before, so that all is compiled and allocated."""
         cache.whole = True
-        longest, noise = cache.longest, self._generator.get_state()
-        with capturable():
-            self._ends.clamp_(min=1)  # before the prompt: a step begins with a last token
+        with self._undone(), capturable():
             self._advance()
             cache.advance(-1)
             self._ends.sub_(1)
             if self._sampling:
-                self._generator.set_state(noise)
                 graph.register_generator_state(self._generator)
             graph.capture_begin(capture_error_mode="thread_local")
             try:
                 self._advance()
             finally:
                 graph.capture_end()
-        cache.longest = longest
+            cache.longest -= 1  # which the capture counted
+
+    @contextmanager
+    def _undone(self) -> Iterator[None]:
+        """Steps within leave no more than tokens behind the ends, even before the prompt."""
+        ends, noise = self._ends.clone(), self._generator.get_state()
+        self._ends.clamp_(min=1)  # a step begins with a last token
+        yield
+        self._ends.copy_(ends)
+        if self._sampling:
+            self._generator.set_state(noise)

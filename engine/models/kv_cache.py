@@ -18,8 +18,7 @@ from torch.nn import functional
 
 from engine.decoding import CacheKind, Model
 from kernels.contract.workload import PAGE, DType
-
-MOST = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}  # the largest number of an 8-bit type
+from kernels.decode.eight_bits import CODES, Code, quantised
 
 
 class Cache(ABC):
@@ -168,17 +167,16 @@ class QuantizedCache(Cache):
     and the scale is max |x| of the token and head over the largest number of the type."""
 
     def __init__(
-        self, model: Model, kv_heads: int, batch: int, capacity: int, dtype: torch.dtype, place: str, eight: torch.dtype,
+        self, model: Model, kv_heads: int, batch: int, capacity: int, dtype: torch.dtype, place: str, code: Code,
     ) -> None:
         super().__init__(batch, capacity, place)
         shape = (model.layers, 2, batch, kv_heads, capacity)
-        self.kv = torch.zeros((*shape, model.head_dim), dtype=eight, device=place)
+        self.kv = torch.zeros((*shape, model.head_dim), dtype=getattr(torch, CODES[code].dtype), device=place)
         self.scales = torch.zeros(shape, dtype=torch.float32, device=place)
-        self._dtype = dtype
+        self._dtype, self._code = dtype, code
 
     def _write(self, layer: int, positions: Tensor, k: Tensor, v: Tensor) -> None:
-        eight = self.kv.dtype
-        (k, k_scale), (v, v_scale) = quantised(k, eight), quantised(v, eight)
+        (k, k_scale), (v, v_scale) = quantised(k, self._code), quantised(v, self._code)
         _put(self.kv[layer], positions, k, v)
         _put(self.scales[layer], positions, k_scale, v_scale)
 
@@ -210,19 +208,9 @@ def make_cache(kind: CacheKind, model: Model, kv_heads: int, batch: int, capacit
         return DenseCache(*shape)
     if kind == "paged":
         return PagedCache(*shape)
-    if kind == "int8":
-        return QuantizedCache(*shape, eight=torch.int8)
-    if kind == "fp8":
-        return QuantizedCache(*shape, eight=torch.float8_e4m3fn)
+    if kind == "int8" or kind == "fp8":
+        return QuantizedCache(*shape, code=kind)
     raise ValueError(f"{kind} is no cache: choose dense, paged, int8 or fp8")
-
-
-def quantised(x: Tensor, eight: torch.dtype) -> tuple[Tensor, Tensor]:
-    """x [..., D] in 8 bits, and its scales [...] in float32."""
-    most, x = MOST[eight], x.float()
-    scale = x.abs().amax(-1) / most
-    x = (x / scale.where(scale > 0, 1.0)[..., None]).clamp_(-most, most)
-    return (x.round_() if eight == torch.int8 else x).to(eight), scale
 
 
 def _put(kv: Tensor, positions: Tensor, k: Tensor, v: Tensor) -> None:

@@ -117,14 +117,15 @@ def _begin(passes: Passes, heap: Allocator) -> int:
     decoding, graph = passes.decoding, Allocator()
     if passes.lane.cache == "none" and decoding.new > 1:
         wanted = recordings(decoding.batch, decoding.prompt, decoding.tokens)
-        heap.take(max(some for some, _ in wanted) * decoding.model.vocab * decoding.itemsize)
-        for some, length in wanted:
+        parts, logits = [pair for pair in wanted if pair[0] < decoding.batch], decoding.model.vocab * decoding.itemsize
+        heap.take(max((some for some, _ in parts), default=0) * logits)
+        for some, length in parts:
             heap.take(8 * some * length)
         passes.heap = graph
         for pair in (*warmed(wanted), *wanted[:RECORDED]):
-            graph.give(passes.group(*pair))
+            passes.choose(passes.group(*pair))
         passes.heap = heap
-        passes.choose(heap.take(decoding.batch * decoding.model.vocab * decoding.itemsize))
+        passes.choose(heap.take(decoding.batch * logits))
         return graph.reserved
     if passes.lane.cache != "none":
         passes.choose(passes.step())

@@ -54,7 +54,7 @@ def _written(
         high = high.to(tl.float32)
         top = tl.maximum(tl.max(tl.abs(low), 0), tl.max(tl.abs(high), 0))
         most = 127.0 if CODE == 1 else 448.0
-        scale = tl.where(top > 0.0, tl.div_rn(top, most), 1.0)
+        scale = tl.maximum(tl.div_rn(top, most), 1.1754943508222875e-38)  # LEAST_SCALE
         tl.store(scale_ptr, scale, mask=fits)
         if CODE == 1:
             low = encoded_int8(tl.div_rn(low, scale))

@@ -28,15 +28,21 @@ CODES: dict[Code, Coding] = {
 }
 
 
+LEAST_SCALE = 2.0**-126  # the smallest normal float32: of a row of zeros
+
+
 def quantised(x: torch.Tensor, code: Code) -> tuple[torch.Tensor, torch.Tensor]:
-    """x [..., D] in 8 bits, and the scale [...] float32 by which it is multiplied: max |x| / most; 1 where all are 0."""
+    """x [..., D] in 8 bits, and the scale [...] float32 by which it is multiplied: max |x| / most, LEAST_SCALE at least.
+
+    The scale is divided in float64, for torch on a GPU multiplies float32 by the reciprocal of a number: so a host, a GPU and
+    the kernel of append.py make the same bits.
+    """
     import torch
 
     coding, x = CODES[code], x.float()
-    top = x.abs().amax(-1)
-    scale = torch.where(top > 0, top / coding.most, 1.0)
-    small = x / scale[..., None]
-    return (small.round() if code == "int8" else small).to(getattr(torch, coding.dtype)), scale
+    scale = x.abs().amax(-1).double().div_(coding.most).float().clamp_(min=LEAST_SCALE)
+    x = (x / scale[..., None]).clamp_(-coding.most, coding.most)
+    return (x.round_() if code == "int8" else x).to(getattr(torch, coding.dtype)), scale
 
 
 @jit

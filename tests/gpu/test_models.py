@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 
@@ -88,12 +90,14 @@ def test_the_peak_is_predicted(cache: CacheKind, name: str, batch: int, prompt: 
     model, lane = MODELS[name], Lane(cache=cache, kv_heads=MODELS[name].kv_heads)
     decoding = Decoding(model=model, lanes=(lane,), batch=batch, prompt=prompt, new=40, dtype="float16")
     machine = open_machine(device, lambda: None)
-    machine.trim()
+    gc.collect()
+    machine.release()
     before = torch.cuda.memory_reserved()
     machine.forget_peak()
     weights = random_weights(model, model.kv_heads, "float16", machine.place, 0)
     decoder = Decoder(model, model.kv_heads, weights, "float16", machine.place, KernelOps(device))
     made = Generation(decoder, cache, batch, decoding.tokens)
+    made.prepare(prompt)
     made.prefill(torch.randint(model.vocab, (batch, prompt)).cuda())
     for _ in range(39):
         made.step()

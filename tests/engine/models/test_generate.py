@@ -57,6 +57,22 @@ def test_logits_over_given_tokens_are_those_without_a_cache(model: Model, kv_hea
         assert kind in EXACT or error > 1e-5  # 8 bits were used
 
 
+@pytest.mark.parametrize("kind", ["none", "dense", "int8"])
+@pytest.mark.parametrize("sampling", [None, Sampling(top_k=20, seed=3)], ids=["greedy", "drawn"])
+def test_a_rehearsed_step_leaves_nothing(kind: CacheKind, sampling: Sampling | None) -> None:
+    prompt, run = tokens(TINY, 2, 5), decoder(TINY, 2)
+    found = []
+    for rehearsals in (0, 2):
+        generation = Generation(run, kind, 2, 30, sampling=sampling)
+        generation.prefill(prompt)
+        while generation.position < 30:
+            for _ in range(rehearsals):
+                generation.rehearse()
+            generation.step()
+        found.append(generation.tokens())
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("kind", ["none", *EXACT])
 def test_sequences_of_different_lengths_do_not_meet(kind: CacheKind) -> None:
     prompt, lengths = tokens(TINY, 3, 50), torch.tensor([50, 1, 23])
