@@ -13,8 +13,9 @@ from importlib import metadata
 from pathlib import Path
 
 import msgspec
-import platformdirs
 from msgspec import Struct
+
+from engine import home
 
 CHILD_S = 120.0
 QT = "import PySide6.QtWidgets, PySide6.QtSvg, pyqtgraph"
@@ -151,11 +152,11 @@ def _version(name: str) -> str:
 
 
 def _settings() -> Finding:
-    folder = Path(os.environ.get("TILESCOPE_CONFIG_DIR") or platformdirs.user_config_dir("tilescope"))
+    folder = home.folder()
     nearest = next((p for p in (folder, *folder.parents) if os.access(p, os.F_OK)), folder)
     ok = nearest.is_dir() and os.access(nearest, os.W_OK)
     return Finding(id="settings", ok=ok, found=str(folder) if ok else f"{folder} cannot be written",
-                   remedy="set TILESCOPE_CONFIG_DIR to a folder that can")
+                   remedy=f"set {home.FOLDER_VARIABLE} to a folder that can")
 
 
 def _disk() -> Finding:
