@@ -40,7 +40,8 @@ class Finding(Struct, frozen=True, kw_only=True):
 def examine() -> list[Finding]:
     """Looks at everything. Takes some seconds: Qt and CUDA are tried in child processes."""
     gpu = _driver()
-    looks: list[Callable[[], Finding]] = [_python, _qt, _fonts, _display, lambda: gpu, _torch, _triton, _settings, _disk]
+    looks: list[Callable[[], Finding]] = [
+        _python, _qt, _fonts, _display, lambda: gpu, _torch, _triton, _settings, _simulated, _disk]
     found = [look() for look in looks]
     return found + ([_cuda(), _compiler(), _headers()] if gpu.ok else [])
 
@@ -157,6 +158,14 @@ def _settings() -> Finding:
     ok = nearest.is_dir() and os.access(nearest, os.W_OK)
     return Finding(id="settings", ok=ok, found=str(folder) if ok else f"{folder} cannot be written",
                    remedy=f"set {home.FOLDER_VARIABLE} to a folder that can")
+
+
+def _simulated() -> Finding:
+    from engine.simulator import spec
+
+    specs, refused = spec.found()
+    return Finding(id="simulated GPUs", ok=not refused, found="; ".join(refused) or f"{len(specs)} specs",
+                   remedy="correct what is named, or take the file away")
 
 
 def _disk() -> Finding:
