@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
-import platformdirs
 from msgspec import Struct, field
 
 from app.theme import ThemeId
-
-FOLDER_VARIABLE = "TILESCOPE_CONFIG_DIR"
+from engine.home import FOLDER_VARIABLE, folder
 
 
 class PictureSettings(Struct):
@@ -41,12 +39,6 @@ class Settings(Struct):
     layouts: dict[str, Layout] = field(default_factory=dict)
     picture: PictureSettings = field(default_factory=PictureSettings)
     choices: dict[str, msgspec.Raw] = field(default_factory=dict)
-
-
-def folder() -> Path:
-    """Where settings lie: $TILESCOPE_CONFIG_DIR, else the user's folder for configuration."""
-    given = os.environ.get(FOLDER_VARIABLE)
-    return Path(given) if given else platformdirs.user_config_path("tilescope")
 
 
 def path() -> Path:

@@ -53,11 +53,15 @@ def doctor(as_json: bool) -> int:
 @main.command()
 @as_json
 def devices(as_json: bool) -> None:
-    """The devices that kernels can run on."""
+    """The devices that kernels can run on, and the GPUs that can be simulated."""
     from engine import devices as devices_
     from engine.memory import text
+    from engine.simulator import spec
 
-    found = devices_.find()
+    specs, refused = spec.found()
+    found = (*devices_.find(), *map(spec.device_of, specs))
+    for sentence in refused:
+        click.echo(sentence, err=True)
     if as_json:
         print_json(found)
         return

@@ -18,6 +18,7 @@ from kernels.contract import Device, Family, KernelSpec
 
 if TYPE_CHECKING:
     from engine.session import Session
+    from engine.simulator.spec import DeviceSpec
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 on_device = click.option("--device", "device", metavar="ID", help="Left out: the first GPU, else the CPU.")
@@ -53,13 +54,28 @@ def patience(device: Device) -> None:
 
 
 def device_of(wanted: str | None, found: tuple[Device, ...]) -> Device:
-    """The device of that id; without one the first GPU, else the CPU. Raises: BadInput."""
+    """The device of that id that kernels run on; without one the first GPU, else the CPU. Raises: BadInput."""
     from engine.planner import find_device
+    from engine.simulator import spec
 
     if wanted is None:
         return next((device for device in found if device.kind == "cuda"), found[-1])
+    if wanted.startswith(spec.PREFIX):
+        simulated = spec_of(wanted)
+        raise BadInput(f"{wanted} is a simulated {simulated.title}, on which nothing runs: "
+                       f"choose {' or '.join(device.id for device in found)}")
     with as_bad_input():
         return find_device(wanted, found)
+
+
+def spec_of(wanted: str) -> DeviceSpec:
+    """The simulated GPU that `sim:ID` or `sim:PATH` names. Raises: BadInput."""
+    from engine.simulator import spec
+
+    try:
+        return spec.resolve(wanted)
+    except spec.SpecError as error:
+        raise BadInput(str(error)) from error
 
 
 def kernels_of(names: Iterable[str], known: Mapping[str, KernelSpec], family: Family | None = None) -> list[KernelSpec]:

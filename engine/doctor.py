@@ -13,8 +13,9 @@ from importlib import metadata
 from pathlib import Path
 
 import msgspec
-import platformdirs
 from msgspec import Struct
+
+from engine import home
 
 CHILD_S = 120.0
 QT = "import PySide6.QtWidgets, PySide6.QtSvg, pyqtgraph"
@@ -39,7 +40,8 @@ class Finding(Struct, frozen=True, kw_only=True):
 def examine() -> list[Finding]:
     """Looks at everything. Takes some seconds: Qt and CUDA are tried in child processes."""
     gpu = _driver()
-    looks: list[Callable[[], Finding]] = [_python, _qt, _fonts, _display, lambda: gpu, _torch, _triton, _settings, _disk]
+    looks: list[Callable[[], Finding]] = [
+        _python, _qt, _fonts, _display, lambda: gpu, _torch, _triton, _settings, _simulated, _disk]
     found = [look() for look in looks]
     return found + ([_cuda(), _compiler(), _headers()] if gpu.ok else [])
 
@@ -151,11 +153,19 @@ def _version(name: str) -> str:
 
 
 def _settings() -> Finding:
-    folder = Path(os.environ.get("TILESCOPE_CONFIG_DIR") or platformdirs.user_config_dir("tilescope"))
+    folder = home.folder()
     nearest = next((p for p in (folder, *folder.parents) if os.access(p, os.F_OK)), folder)
     ok = nearest.is_dir() and os.access(nearest, os.W_OK)
     return Finding(id="settings", ok=ok, found=str(folder) if ok else f"{folder} cannot be written",
-                   remedy="set TILESCOPE_CONFIG_DIR to a folder that can")
+                   remedy=f"set {home.FOLDER_VARIABLE} to a folder that can")
+
+
+def _simulated() -> Finding:
+    from engine.simulator import spec
+
+    specs, refused = spec.found()
+    return Finding(id="simulated GPUs", ok=not refused, found="; ".join(refused) or f"{len(specs)} specs",
+                   remedy="correct what is named, or take the file away")
 
 
 def _disk() -> Finding:

@@ -19,7 +19,7 @@ def loaded(module: str, watched: tuple[str, ...]) -> list[str]:
 
 
 @pytest.mark.parametrize("module", ["app", "app.__main__", "engine.client", "engine.options", "engine.record",
-                                    "engine.models.memory"])
+                                    "engine.models.memory", "engine.simulator.spec"])
 def test_a_front_end_begins_with_neither_torch_nor_qt(module: str) -> None:
     assert loaded(module, (*NEVER, "PySide6", "pyqtgraph")) == []
 

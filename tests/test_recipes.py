@@ -124,6 +124,18 @@ def test_a_model_is_one_file(copy: Path) -> None:
     assert error == "engine.models.shapes.ModelError: aardvark.toml: Expected `int`, got `str` - at `$.heads`"
 
 
+def test_a_simulated_gpu_is_one_file(copy: Path) -> None:
+    devices = copy / "assets/devices"
+    text = (devices / "t4.toml").read_text().replace('title = "T4"', 'title = "My GPU"')
+    (devices / "mine.toml").write_text(text)
+    listed = run(copy, "-m", "engine", "devices", "--json")
+    assert {"id": "sim:mine", "name": "My GPU (simulated)"}.items() <= next(
+        device for device in json.loads(listed.stdout) if device["id"] == "sim:mine").items()
+    (devices / "mine.toml").write_text(text.replace("sms = 40", "sms = 'forty'"))
+    error = sentence(copy, "from engine.simulator.spec import load; load()")
+    assert error == f"engine.simulator.figures.SpecError: {devices / 'mine.toml'}: sms: expected `int`, got `str`"
+
+
 PLOTS = "from app.plots import plots\nprint(json.dumps({plot.id: plot.title for plot in plots().values()}))"
 
 

@@ -76,14 +76,17 @@ def test_every_file_of_the_packages_is_in_the_wheel_and_no_other_package(wheel: 
 def test_what_is_installed_finds_its_data(run: Run, site: Path) -> None:
     code = (
         "import json\nfrom app.theme import THEMES, Theme\nfrom engine.models.shapes import load\nfrom kernels import tuned\n"
-        "import app\nprint(json.dumps({'home': app.__file__, 'themes': [Theme.load(theme).id for theme in THEMES],\n"
-        "'models': [model.id for model in load()], 'tables': sorted(tuned.tables()),\n"
+        "from engine.simulator import spec\nimport app\n"
+        "print(json.dumps({'home': app.__file__, 'themes': [Theme.load(theme).id for theme in THEMES],\n"
+        "'models': [model.id for model in load()], 'devices': [one.id for one in spec.load()],\n"
+        "'tables': sorted(tuned.tables()),\n"
         "'resources': [len(tuned.recorded(table).resources) for table in sorted(tuned.tables()) if table != tuned.CPU]}))"
     )
     found = json.loads(run(sys.executable, "-c", code))
     assert Path(found["home"]).is_relative_to(site)
     assert found["themes"] == ["dark", "light"]
     assert sorted(found["models"]) == sorted(path.stem for path in (ROOT / "assets/models").glob("*.toml"))
+    assert sorted(found["devices"]) == sorted(path.stem for path in (ROOT / "assets/devices").glob("*.toml"))
     assert found["tables"] == sorted(path.stem for path in (ROOT / "kernels/tuned").glob("*.toml"))
     assert all(found["resources"])
 

@@ -14,6 +14,7 @@ from app import settings
 from app.choice import first_choice
 from app.kernel_runs import KERNELS
 from app.settings import Layout, PictureSettings, Settings
+from engine.home import FOLDER_VARIABLE
 from tests.app import feed
 
 
@@ -48,14 +49,14 @@ def test_a_damaged_file_is_set_aside_and_said(tmp_path: Path, content: bytes) ->
 
 
 def test_the_folder_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(settings.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
     assert settings.path() == tmp_path / "settings.json"
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     wrong = settings.save(Settings(), tmp_path / "file" / "settings.json")
-    assert settings.FOLDER_VARIABLE in wrong
+    assert FOLDER_VARIABLE in wrong
 
 
 def test_where_writing_fails_the_old_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import options
+from engine import home, options
 from engine.__main__ import main
 from engine.protocol import Bye, Configure, Event, Hello, Planned, Refused, Shutdown, Start, decode_event, encode
 from engine.serve import LONGEST_LINE, serve
@@ -194,6 +194,10 @@ def test_run_refuses_what_cannot_fit_and_runs_the_rest() -> None:
         (["run", "--kernel", "nope"], "there is no kernel 'nope': choose from naive, dense, fused_softmax"),
         (["run", "--kernel", ""], "there is no kernel '': choose from naive, dense, fused_softmax"),
         (["run", "--device", "cuda:99"], "there is no device 'cuda:99' here: choose "),
+        (["run", "--device", "sim:t4"], "sim:t4 is a simulated T4, on which nothing runs: choose "),
+        (["run", "--device", "sim:t5"], "there is no simulated GPU 't5': choose from "),
+        (["decode", "--device", "sim:assets/devices/t4.toml"], "sim:assets/devices/t4.toml is a simulated T4, on which "),
+        (["bench", "attention", "--device", "sim:nowhere.toml"], "nowhere.toml: cannot be read: No such file or directory"),
         (["run", "--kernel", "flash", "--set", "block_m=7"], "block_m of flash cannot be 7: choose 16, 32, 64 or 128"),
         (["run", "--seconds", "-1"], "-1.0 is not in the range"),
         (["run", "--seconds", "nan", "--kernel", "flash"], "seconds nan is out of range"),
@@ -213,8 +217,29 @@ def test_kernels_and_devices_are_listed() -> None:
     assert [info["id"] for info in infos] == list(catalog())
     assert "flash" in engine("kernels").stdout
     devices = json.loads(engine("devices", "--json").stdout)
-    assert "cpu" in [device["id"] for device in devices]
-    assert "cpu" in engine("devices").stdout
+    assert {device["kind"] for device in devices if device["id"].startswith("sim:")} == {"sim"}
+    assert {"cpu", "sim:h200-sxm", "sim:t4"} <= {device["id"] for device in devices}
+    listed = engine("devices").stdout
+    assert "cpu" in listed
+    assert "T4 (simulated)" in listed
+
+
+def test_a_broken_spec_of_a_user_is_said_and_the_others_are_listed() -> None:
+    path = home.folder() / "devices" / "mine.toml"
+    path.parent.mkdir(parents=True)
+    path.write_text("sms = 7")
+    done = engine("devices", "--json")
+    assert done.returncode == 0
+    assert done.stderr == f"{path}: title: it is missing\n"
+    assert "sim:t4" in [device["id"] for device in json.loads(done.stdout)]
+    done = engine("run", "--device", "sim:mine")
+    assert (done.returncode, done.stderr) == (2, f"{path}: title: it is missing\n")
+
+
+def test_devices_are_listed_without_torch() -> None:
+    code = ("import sys\nfrom engine.__main__ import main\nmain(['devices'], standalone_mode=False)\n"
+            "print('torch' in sys.modules, file=sys.stderr)")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr == "False\n"
 
 
 def test_ctrl_c_ends_a_run_with_130_and_prints_nothing() -> None:

@@ -29,8 +29,8 @@ def test_this_machine_is_examined_in_a_process_of_its_own() -> None:
     done = subprocess.run([sys.executable, "-m", "engine", "doctor", "--json"], capture_output=True, text=True, timeout=120)
     found = json.loads(done.stdout)
     assert done.returncode == 0, found
-    assert [one["id"] for one in found][:9] == [
-        "Python", "Qt", "fonts", "display", "NVIDIA GPU", "torch", "triton", "settings", "disk",
+    assert [one["id"] for one in found][:10] == [
+        "Python", "Qt", "fonts", "display", "NVIDIA GPU", "torch", "triton", "settings", "simulated GPUs", "disk",
     ]
     for one in found:
         assert one["found"]
@@ -88,6 +88,12 @@ def no_right(patch: Patch, folder: Path) -> None:
     patch.setattr(os, "access", lambda path, mode: mode == os.F_OK and "hidden" not in str(path))
 
 
+def no_spec(patch: Patch, folder: Path) -> None:
+    (folder / "devices").mkdir()
+    (folder / "devices" / "mine.toml").write_text("sms = 'many'")
+    patch.setenv("TILESCOPE_CONFIG_DIR", str(folder))
+
+
 def no_disk(patch: Patch, _: Path) -> None:
     patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100 << 20))
 
@@ -119,6 +125,7 @@ def no_headers(patch: Patch, folder: Path) -> None:
         (doctor._triton, no_package, "triton is not installed", ""),
         (doctor._settings, no_settings, "settings cannot be written", ""),
         (doctor._settings, no_right, "settings cannot be written", ""),
+        (doctor._simulated, no_spec, "devices/mine.toml: title: it is missing", ""),
         (doctor._disk, no_disk, "0.1 GiB free", ""),
         (doctor._cuda, no_cuda, "torch finds no usable GPU", ""),
         (doctor._compiler, no_compiler, "there is no C compiler", "gcc"),
@@ -146,7 +153,7 @@ def test_what_only_a_gpu_needs_is_looked_at_where_there_is_one(monkeypatch: Patc
     assert found["NVIDIA GPU"].found == "NVIDIA H200, driver 570.1"
     assert {"CUDA in torch", "C compiler", "Python headers"} <= found.keys()
     monkeypatch.setattr(devices, "find", lambda: (CPU,))
-    assert len(doctor.examine()) == 9
+    assert len(doctor.examine()) == 10
 
 
 # --- Qt -------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""GPUs that are not here: their specs as data."""
