@@ -3,6 +3,8 @@ launches one after the other with a tanh at their end.
 
 X [B, d_in], W [d_out, d_in] and Y [B, d_out] of any row strides with a contiguous last dimension. W is the matrix unit's tall
 operand and X its narrow one: a batch of 8 fills as much of it as a batch of 16, and 128 programs stream W whatever the batch.
+Where a tile has more outputs than rows and rows enough, X is the tall one: the unit reads its narrow operand again for every 64
+rows of its tall one. On Hopper and newer X and W come by TMA, zeros beyond their edges.
 HBM traffic, elements a launch: B d_in + d_out d_in + B d_out, so the flops a byte grow with B until W's bytes no longer bound
 it. Source: the roofline, Williams 2009; W as the tall operand: CUTLASS's small-batch GEMMs.
 """
@@ -35,7 +37,7 @@ from kernels.contract import (
     const,
     var,
 )
-from kernels.jit import POINTER, cdiv, jit, require_triton, tl
+from kernels.jit import POINTER, cdiv, describable, described, descriptor, jit, require_triton, tl
 from kernels.linear import reference
 
 if TYPE_CHECKING:
@@ -43,72 +45,105 @@ if TYPE_CHECKING:
 
     Tensors = dict[str, torch.Tensor]
 
+HOPPER = (9, 0)
 PARAMS = (
-    Param(name="block_m", title="Block of rows", choices=(16, 32, 64, 128), unit="rows"),
-    Param(name="block_n", title="Block of outputs", choices=(16, 32, 64, 128), unit="rows"),
+    Param(name="block_m", title="Block of rows", choices=(16, 32, 64, 128, 256), unit="rows"),
+    Param(name="block_n", title="Block of outputs", choices=(16, 32, 64, 128, 256), unit="rows"),
     Param(name="block_k", title="Block of inputs", choices=(32, 64, 128, 256), unit="columns"),
-    *(param for param in tuned.PARAMS if param.name in ("warps", "stages")),
+    Param(name="warps", title="Warps", choices=(4, 8)),
+    Param(name="stages", title="Stages", choices=(1, 2, 3, 4, 5, 6, 7, 8), help="depth of the pipeline of loads"),
+    Param(name="tma", title="TMA", choices=(0, 1), help="X and W come by the copy engine; compute capability 9.0"),
 )
 
 
 @jit
 def _linear(
-    x_ptr: tl.tensor, w_ptr: tl.tensor, y_ptr: tl.tensor, stride_x: int, stride_w: int, stride_y: int, n_rows: int, n_in: int,
+    x: tl.tensor, w: tl.tensor, y_ptr: tl.tensor, stride_x: int, stride_w: int, stride_y: int, n_rows: int, n_in: int,
     n_out: int, scale: float, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, TANH: tl.constexpr,
-    EVEN: tl.constexpr, PRECISION: tl.constexpr,
+    EVEN: tl.constexpr, TALL_X: tl.constexpr, TMA: tl.constexpr, PRECISION: tl.constexpr,
 ) -> None:
-    """Y^T = W X^T, [BLOCK_N, BLOCK_M] a program. Outputs beyond the last are the last again, and not stored."""
-    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    outs = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    cols = tl.arange(0, BLOCK_K)
-    row, out = rows.to(tl.int64), tl.minimum(outs, n_out - 1).to(tl.int64)
-    x_at = x_ptr + row[None, :] * stride_x + cols[:, None]
-    w_at = w_ptr + out[:, None] * stride_w + cols[None, :]
-    acc = tl.zeros([BLOCK_N, BLOCK_M], dtype=tl.float32)
+    """Y^T = W X^T, [BLOCK_N, BLOCK_M] a program, or with TALL_X its transpose. With TMA `x` and `w` are tensor descriptors of
+    blocks [BLOCK_M, BLOCK_K] and [BLOCK_N, BLOCK_K], else pointers, and outputs beyond the last are the last again. None of
+    those is stored."""
+    m = tl.program_id(0) * BLOCK_M
+    n = tl.program_id(1) * BLOCK_N
+    rows = m + tl.arange(0, BLOCK_M)
+    outs = n + tl.arange(0, BLOCK_N)
+    row = rows.to(tl.int64)
+    if not TMA:
+        cols = tl.arange(0, BLOCK_K)
+        x_at = x + row[None, :] * stride_x + cols[:, None]
+        w_at = w + tl.minimum(outs, n_out - 1).to(tl.int64)[:, None] * stride_w + cols[None, :]
+    acc = tl.zeros([BLOCK_M, BLOCK_N] if TALL_X else [BLOCK_N, BLOCK_M], dtype=tl.float32)
+    tl.assume(n_in > 0)  # else the sum of no product is another path, for which ptxas makes all products wait
     for k in range(0, n_in, BLOCK_K):
-        if EVEN:
-            x = tl.load(x_at + k, mask=rows[None, :] < n_rows, other=0.0)
-            w = tl.load(w_at + k)
+        if TMA:
+            x_tile = x.load([m, k]).T
+            w_tile = w.load([n, k])
+        elif EVEN:
+            x_tile = tl.load(x_at + k, mask=rows[None, :] < n_rows, other=0.0)
+            w_tile = tl.load(w_at + k)
         else:
-            x = tl.load(x_at + k, mask=(rows[None, :] < n_rows) & (k + cols[:, None] < n_in), other=0.0)
-            w = tl.load(w_at + k, mask=k + cols[None, :] < n_in, other=0.0)
-        acc = tl.dot(w, x, acc, input_precision=PRECISION)
+            x_tile = tl.load(x_at + k, mask=(rows[None, :] < n_rows) & (k + cols[:, None] < n_in), other=0.0)
+            w_tile = tl.load(w_at + k, mask=k + cols[None, :] < n_in, other=0.0)
+        if TALL_X:
+            acc = tl.dot(x_tile.T, w_tile.T, acc, input_precision=PRECISION)
+        else:
+            acc = tl.dot(w_tile, x_tile, acc, input_precision=PRECISION)
+    if TALL_X:
+        acc = acc.T
     if TANH:
         acc = 1.0 - 2.0 / (1.0 + tl.exp(2.0 * scale * acc))
     at = y_ptr + row[None, :] * stride_y + outs[:, None]
     tl.store(at, acc.to(y_ptr.dtype.element_ty), mask=(outs[:, None] < n_out) & (rows[None, :] < n_rows))
 
 
-def _constants(workload: LinearWorkload, config: Config) -> dict[str, Any]:
+def _constants(workload: LinearWorkload, config: Config, tma: bool) -> dict[str, Any]:
+    bm, bn, bk = config["block_m"], config["block_n"], config["block_k"]
     return {
-        "BLOCK_M": config["block_m"], "BLOCK_N": config["block_n"], "BLOCK_K": config["block_k"], "TANH": workload.repeat > 1,
-        "EVEN": workload.d_in % config["block_k"] == 0, "PRECISION": "ieee" if workload.dtype == "float32" else "tf32",
+        "BLOCK_M": bm, "BLOCK_N": bn, "BLOCK_K": bk, "TANH": workload.repeat > 1, "EVEN": tma or workload.d_in % bk == 0,
+        "TALL_X": _tall_x(config), "TMA": tma, "PRECISION": "ieee" if workload.dtype == "float32" else "tf32",
     }
+
+
+def _tall_x(config: Config) -> bool:
+    """Whether X is the tall operand of the product: of 64 rows for each four warps, and fewer than there are outputs."""
+    return config["block_n"] > config["block_m"] >= 16 * config["warps"]
 
 
 def launch(workload: LinearWorkload, config: Config, tensors: Tensors) -> Callable[[], Tensors]:
     """The layer, or all steps, on these tensors. Raises: Refusal where Triton is missing."""
     require_triton()
     w, weights, y = workload, tensors["W"], tensors["Y"]
+    between = list(tensors["H"]) if w.repeat > 1 else []
+    sources = [tensors["X"], *between]
+    tma = config.params.get("tma", 0) > 0 and all(map(describable, [weights, *sources]))
     grid = (cdiv(w.batch, config["block_m"]), cdiv(w.d_out, config["block_n"]))
-    options = _constants(w, config) | {"num_warps": config["warps"], "num_stages": config["stages"]}
-    between = [tensors["H"][step % 2] for step in range(w.repeat - 1)]
-    ends = list(zip([tensors["X"], *between], [*between, y], strict=True))
+    options = _constants(w, config, tma) | {"num_warps": config["warps"], "num_stages": config["stages"]}
     sizes = (w.batch, w.d_in, w.d_out, reference.scale(w))
+    tile = descriptor(weights, [config["block_n"], config["block_k"]]) if tma else weights
+    tiles = [descriptor(x, [config["block_m"], config["block_k"]]) if tma else x for x in sources]
+    steps = []
+    for step in range(w.repeat):
+        at, after = (1 + (step - 1) % 2 if step else 0), between[step % 2] if step < w.repeat - 1 else y
+        steps.append((tiles[at], tile, after, sources[at].stride(0), weights.stride(0), after.stride(0), *sizes))
 
     def run() -> Tensors:
-        for before, after in ends:
-            _linear[grid](before, weights, after, before.stride(0), weights.stride(0), after.stride(0), *sizes, **options)
+        for step in steps:
+            _linear[grid](*step, **options)
         return {"Y": y}
 
     return run
 
 
 def compilations(workload: LinearWorkload, config: Config) -> tuple[Compilation, ...]:
-    """All launches are the same code."""
-    signature = dict.fromkeys(("x_ptr", "w_ptr", "y_ptr"), POINTER[workload.dtype])
+    """All launches are the same code; by TMA where rows of X and W that follow one another can be described."""
+    w, pointer = workload, POINTER[workload.dtype]
+    tma = config.params.get("tma", 0) > 0 and w.d_in * w.itemsize % 16 == 0
+    signature = {name: described(w.dtype, [config[block], config["block_k"]]) if tma else pointer
+                 for name, block in (("x", "block_m"), ("w", "block_n"))} | {"y_ptr": pointer}
     signature |= dict.fromkeys(("stride_x", "stride_w", "stride_y", "n_rows", "n_in", "n_out"), "i32") | {"scale": "fp32"}
-    return (Compilation(launch="linear", kernel=_linear, signature=signature, constants=_constants(workload, config),
+    return (Compilation(launch="linear", kernel=_linear, signature=signature, constants=_constants(w, config, tma),
                         warps=config["warps"], stages=config["stages"]),)
 
 
@@ -124,9 +159,11 @@ def _ring(config: Config) -> int:
 
 
 def constraints(workload: LinearWorkload, config: Config, device: Device) -> list[str]:
-    """Tiles that do not fit the SM."""
+    """Tiles that do not fit the SM, and what a device has not."""
     need = _ring(config) * (config["block_m"] + config["block_n"]) * config["block_k"] * workload.itemsize
-    return tuned.too_large("batched_linear", need, device)
+    older = device.kind == "cuda" and device.capability is not None and device.capability < HOPPER
+    reasons = ["tma of batched_linear needs compute capability 9.0: set it to 0"] if older and config.params.get("tma") else []
+    return [*reasons, *tuned.too_large("batched_linear", need, device)]
 
 
 def cost(workload: LinearWorkload, config: Config) -> Cost:

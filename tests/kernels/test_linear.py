@@ -91,6 +91,14 @@ def test_tiles_that_do_not_fit_the_device_are_refused(spec: KernelSpec) -> None:
 
 
 @every
+def test_tma_is_refused_where_there_is_none(spec: KernelSpec) -> None:
+    config = Config(params={"block_m": 64, "block_n": 64, "block_k": 64, "warps": 4, "stages": 2, "tma": 1})
+    reason, = spec.constraints(LinearWorkload(), config, replace(H200, capability=(8, 0)))
+    assert reason == "tma of batched_linear needs compute capability 9.0: set it to 0"
+    assert not spec.constraints(LinearWorkload(), config, H200)
+
+
+@every
 @pytest.mark.parametrize("table", sorted(tables()))
 def test_every_batch_has_a_row_and_a_larger_batch_no_smaller_tile(spec: KernelSpec, table: str) -> None:
     rows = tables()[table].kernels[spec.id]
