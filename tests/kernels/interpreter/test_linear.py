@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reaso
 
 OURS = [spec for spec in catalog().values() if spec.info.family == "linear" and not spec.info.opaque]
 WIDE = Config(params={"block_m": 32, "block_n": 64, "block_k": 64, "warps": 4, "stages": 2})
-TALL_X = Config(params={"block_m": 64, "block_n": 128, "block_k": 32, "warps": 4, "stages": 2})
+TALL_X = Config(params={"block_m": 64, "block_n": 128, "block_k": 32, "warps": 4, "stages": 2, "splits": 2})
 CONFIGS = [replace(config, params=config.params | {"tma": tma}) for config in (SMALL, WIDE, TALL_X) for tma in (0, 1)]
 
 
@@ -39,6 +39,8 @@ def test_launch_takes_strides_as_given(spec: KernelSpec) -> None:
     plain = dict(tensors)
     wides = {}
     for operand, tensor in plain.items():
+        if operand == "Y_part":  # the kernel's own, contiguous
+            continue
         wide = wides[operand] = tensor.new_full((tensor.shape[0], tensor.shape[1] + 8), float("nan"))
         wide[:, : tensor.shape[1]] = tensor
         tensors[operand] = wide[:, : tensor.shape[1]]
