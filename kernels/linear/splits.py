@@ -19,6 +19,7 @@ from kernels.contract import (
     Expr,
     Launch,
     LinearWorkload,
+    Loop,
     Operand,
     Param,
     Slot,
@@ -145,14 +146,15 @@ def launch(workload: LinearWorkload, config: Config, title: str, bend: tuple[Til
         store: the op that stores a tile [1, BLOCK] of slot Y at row `b` and column `c` * BLOCK.
     """
     splits, compiled = count(workload, config), config.resources.get("sum")
-    load = TileOp(kind="load", title="load Y of splits", operand="Y_part", at=(const(0), var("b"), var("c") * BLOCK),
-                  tile=(splits, 1, BLOCK), writes=("Y_part",))
-    add = TileOp(kind="compute", title="Y = Σ Y of splits", fn="sum_splits", reads=("Y_part",), writes=("Y",),
-                 vector_flops=splits * BLOCK)
+    walk = Loop(var="s", last=const(splits), body=(
+        TileOp(kind="load", title="load Y of a split", operand="Y_part", at=(var("s"), var("b"), var("c") * BLOCK),
+               tile=(1, 1, BLOCK), writes=("Y_part",)),
+        TileOp(kind="compute", title="Y += Y of a split", fn="add", reads=("Y", "Y_part"), writes=("Y",), vector_flops=BLOCK)))
+    begin = TileOp(kind="compute", title="Y = 0", fn="start_o", writes=("Y",))
     return Launch(
         name="sum", title=title, grid=(Axis("c", cdiv(workload.d_out, BLOCK)), Axis("b", workload.batch)), warps=WARPS,
-        slots=(Slot(name="Y_part", shape=(splits, BLOCK), itemsize=4, place="registers", operand="Y_part"),
+        slots=(Slot(name="Y_part", shape=(1, BLOCK), itemsize=4, place="registers", operand="Y_part"),
                Slot(name="Y", shape=(1, BLOCK), itemsize=4, place="registers", operand="Y")),
-        body=(load, add, *bend, store),
+        body=(begin, walk, *bend, store),
         sram_bytes=compiled.sram_bytes if compiled else None, registers=compiled.registers if compiled else None,
     )

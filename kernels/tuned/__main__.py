@@ -27,7 +27,7 @@ ROW_LENGTHS = (128, 256, 512, 1000, 1024, 2048, 4096, 8192, 16384)  # keys: of w
 
 
 BATCHES = (1, 32, 64, 128, 256, 4096)  # of a layer, whose inputs fill their tiles or do not, split or whole, once or in steps
-INPUTS = (4096, 8192, 4001)
+INPUTS = (1024, 4096, 8192, 1001, 4001)
 
 
 def variants(table: str, kernels: Container[str] | None = None) -> Iterator[Compilation]:
