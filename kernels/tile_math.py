@@ -226,6 +226,11 @@ def accumulate_rows(y: T, x: T, w: T) -> T:
     return y + _product(x, w.mT)
 
 
+def add(total: T, part: T) -> T:
+    """total + part, where total may be the [1, 1, 1] it starts as."""
+    return total + part
+
+
 def tanh_scaled(y: T, *, scale: float) -> T:
     """tanh(scale Y)"""
     return (y * scale).tanh_()
@@ -244,6 +249,6 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         accumulate_pv, weighted_pv, start_o, pv, finish, page_scores, page_pv, scaled_scores, accumulate_scaled_pv,
         share_lse, start_merge, merge,
         base_of, row_products, start_gradients, probabilities, score_gradients, accumulate_transposed, rounded_product, scaled,
-        accumulate_rows, tanh_scaled,
+        accumulate_rows, add, tanh_scaled,
     )
 }

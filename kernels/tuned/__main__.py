@@ -26,8 +26,8 @@ DTYPES: tuple[DType, ...] = ("bfloat16", "float32")
 ROW_LENGTHS = (128, 256, 512, 1000, 1024, 2048, 4096, 8192, 16384)  # keys: of whole rows, tables and ragged ends
 
 
-BATCHES = (1, 32, 64, 128, 256, 4096)  # of a layer, whose inputs fill their tiles or do not, once or in steps
-INPUTS = (4096, 4001)
+BATCHES = (1, 32, 64, 128, 256, 4096)  # of a layer, whose inputs fill their tiles or do not, split or whole, once or in steps
+INPUTS = (1024, 4096, 8192, 1001, 4001)
 
 
 def variants(table: str, kernels: Container[str] | None = None) -> Iterator[Compilation]:

@@ -46,7 +46,9 @@ def test_compiles_within_its_limits(table: str, compilation: Compilation) -> Non
     if "dot" in compilation.kernel.src and "16-bit" in compilation.key:
         assert matrix(table, compilation) in sass
     if compilation.constants.get("TMA"):
-        assert "UTMALDG.4D" in sass
+        assert ("UTMALDG.2D" if compilation.launch == "linear" else "UTMALDG.4D") in sass
+    if compilation.constants.get("TMA") and compilation.launch == "linear" and "HGMMA" in sass:
+        assert "WARPGROUP.DEPBAR.LE gsb0, 0x1" in sass, "a product does not run while the next tiles are asked for"
     if compilation.constants.get("TMA") and compilation.launch == "scores":
         assert "UTMASTG.4D" in sass
     if compilation.kernel.is_gluon():  # the copy engine fetches and wgmma multiplies, P from registers, V or dO as it lies

@@ -15,6 +15,7 @@ from kernels import execute
 from kernels.catalog import catalog
 from kernels.contract import Config, KernelSpec, LinearWorkload, Traffic, Workload
 from kernels.contract.walk import live_bytes, program_steps
+from kernels.linear import splits
 from kernels.tuned import tables
 from tests.kernels import test_laws as laws
 from tests.kernels.shapes import CPU, H200, error, tensors_for
@@ -69,7 +70,7 @@ def test_it_runs_on_this_cpu_as_chosen_for_it(spec: KernelSpec, workload: Linear
 @every
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("batch", [1, 16, 17, 64, 100, 256, 1000])
-@pytest.mark.parametrize("width", [4096, 1000])
+@pytest.mark.parametrize("width", [8192, 4096, 1000])
 def test_live_slots_fit_what_was_compiled_and_the_device(spec: KernelSpec, batch: int, dtype: str, width: int) -> None:
     w = LinearWorkload(batch=batch, d_in=width, d_out=width, dtype=dtype)  # type: ignore[arg-type]
     config = spec.configure(w, H200)
@@ -88,6 +89,29 @@ def test_tiles_that_do_not_fit_the_device_are_refused(spec: KernelSpec) -> None:
     reason, = spec.constraints(LinearWorkload(), config, H200)
     assert reason.startswith("batched_linear's tiles need 384 KiB of SRAM")
     assert not spec.constraints(LinearWorkload(), config, CPU)
+
+
+@every
+def test_tma_is_refused_where_there_is_none(spec: KernelSpec) -> None:
+    config = Config(params={"block_m": 64, "block_n": 64, "block_k": 64, "warps": 4, "stages": 2, "tma": 1})
+    reason, = spec.constraints(LinearWorkload(), config, replace(H200, capability=(8, 0)))
+    assert reason == "tma of batched_linear needs compute capability 9.0: set it to 0"
+    assert not spec.constraints(LinearWorkload(), config, H200)
+
+
+@pytest.mark.parametrize("batch", [1, 64, 128, 200, 256, 1000])
+@pytest.mark.parametrize("width", [512, 2048, 4096, 8192, 14336])
+def test_splits_fill_one_wave_and_no_more_and_are_worth_their_launch(batch: int, width: int) -> None:
+    spec, w = catalog()["batched_linear"], LinearWorkload(batch=batch, d_in=width, d_out=4096)
+    config = spec.configure(w, H200)
+    config = replace(config, params=config.params | {"splits": 0})
+    assert spec.schedule
+    programs, count = spec.schedule(w, config).launches[0].programs, splits.count(w, config)
+    tiles = programs // count
+    assert count == 1 or (programs <= 132 and width // count >= splits.WORTH_INPUTS)
+    more = count + 1
+    assert tiles * more > 132 or width // more < splits.WORTH_INPUTS or more > splits.most(w)
+    assert len(spec.schedule(w, config).launches) == (1 if count == 1 else 2)
 
 
 @every
@@ -118,7 +142,8 @@ def test_any_layer_is_planned_at_its_closed_form_or_refused_in_a_sentence(
     for spec in LINEAR:
         cost = spec.cost(w, spec.configure(w, H200))
         assert cost.nominal_flops == 2 * batch * d_in * d_out * repeat <= cost.flops
-        assert cost.hbm_bytes == repeat * size * (batch * d_in + d_in * d_out + batch * d_out)
+        parts = cost.hbm.get("Y_part", Traffic())
+        assert cost.hbm_bytes - parts.read - parts.written == repeat * size * (batch * d_in + d_in * d_out + batch * d_out)
         assert set(cost.hbm) <= {o.name for o in spec.operands(w)}
 
 
