@@ -14,7 +14,7 @@ from engine.models.layout import qkv_rows
 from kernels.contract import AttentionWorkload
 from kernels.contract.workload import PAGE
 
-FUSED_ROWS = 16  # of a fused layer at most. Source: scripts/time_fused_linear.py on an H200
+FUSED_ROWS = 32  # of a fused layer at most. Source: whole models on an H200, docs/performance.md
 SMS = 132        # streaming multiprocessors, where a device does not say
 
 
