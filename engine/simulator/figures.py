@@ -14,11 +14,12 @@ PeakDtype = Literal["float16", "bfloat16", "tf32", "float8", "int8", "float32"]
 
 LIMITS: dict[str, tuple[float, float]] = {  # of every figure: the smallest and the largest that a file may say
     "sms": (1, 1024), "clock_hz": (1e8, 2e10), "max_clock_hz": (1e8, 2e10), "matrix_flops_per_clock": (1, 1 << 20),
-    "vector_flops_per_clock": (1, 1 << 16), "exps_per_clock": (1, 1 << 12), "registers_per_sm": (1 << 10, 1 << 22),
+    "achievable_matrix": (0.01, 1), "vector_flops_per_clock": (1, 1 << 16), "exps_per_clock": (1, 1 << 12), "registers_per_sm": (1 << 10, 1 << 22),
     "warps_per_sm": (1, 1024), "blocks_per_sm": (1, 1024), "sram_bytes_per_sm": (1 << 12, 1 << 27),
     "sram_bytes_per_block": (1 << 10, 1 << 27), "sram_bytes_per_clock": (1, 1 << 16), "l2_bytes": (1 << 16, 1 << 36),
     "l2_bytes_per_clock": (1, 1 << 24), "achievable_l2": (0.01, 1), "l2_latency_s": (1e-9, 1e-4),
     "memory_bytes": (1 << 26, 1 << 44), "bandwidth_bytes_per_s": (1e9, 1e15), "achievable_bandwidth": (0.01, 1),
+    "achievable_copy": (0.01, 1),
     "memory_latency_s": (1e-9, 1e-4), "launch_s": (1e-9, 1e-2), "graph_launch_s": (1e-9, 1e-2), "power_w": (1, 1e5),
 }
 
@@ -41,6 +42,7 @@ class DeviceSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     clock_hz: float                     # at which the matrix units' peaks are quoted: what a prediction runs at
     max_clock_hz: float                 # the highest that the SMs reach
     matrix_flops_per_clock: dict[MatrixDtype, int]  # two a multiply-add; float32 without TF32 runs on the vector units
+    achievable_matrix: float            # share of the peak that large products reach, clocks as they are then
     vector_flops_per_clock: int         # of float32, two a multiply-add
     exps_per_clock: int                 # MUFU.EX2
     registers_per_sm: int               # of 32 bits
@@ -56,6 +58,7 @@ class DeviceSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     memory_bytes: int                   # as the driver reports it
     bandwidth_bytes_per_s: float        # of the data sheet
     achievable_bandwidth: float         # share of it that plain reads reach
+    achievable_copy: float              # share of it that a copy reaches, read and written together
     memory_latency_s: float             # of a load that misses the L2
     launch_s: float                     # between the starts of launches that the host makes one after the other
     graph_launch_s: float               # between the end of one launch and the start of the next in a CUDA graph

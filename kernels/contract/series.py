@@ -111,31 +111,70 @@ class Profile:
     written: dict[str, Series]
 
 
-def profile(schedule: Schedule, launch: Launch) -> Profile:
-    """What every program of a launch takes."""
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """An op: how often each program of a run executes it, and the elements that all of that moves, as `Series.values`."""
+
+    op: TileOp
+    loops: tuple[Loop, ...]
+    times: Ints
+    elements: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The programs of a launch cut into runs of those that are alike, and what each op does in them; `edges` as of a Series."""
+
+    schedule: Schedule
+    launch: Launch
+    edges: tuple[Ints, ...]
+    ops: tuple[Counted, ...]
+
+    @property
+    def sizes(self) -> Ints:
+        """Programs of each run, as `Series.values`."""
+        found: Ints = np.ones((), dtype=np.int64)
+        for cuts in self.edges:
+            found = np.multiply.outer(found, np.diff(cuts))
+        return found
+
+    def series(self, values: Ints) -> Series:
+        """Of each program, in launch order, the number of its run."""
+        linear = Series.of(self.edges, values)
+        if not self.launch.order:
+            return linear
+        order = tables_of(self.schedule)[self.launch.order].reshape(-1)
+        return Series.of((np.arange(self.launch.programs + 1, dtype=np.int64),), linear.at(order))
+
+
+def runs_of(schedule: Schedule, launch: Launch) -> Runs:
+    """Its programs, those alike together."""
     axes = tuple(reversed(launch.grid))
     starts = [_starts(schedule, launch, axis) for axis in axes]
     edges = tuple(np.append(begins, axis.size) for begins, axis in zip(starts, axes, strict=True))
     mesh = np.meshgrid(*(_in_order(axis)[begins] for begins, axis in zip(starts, axes, strict=True)), indexing="ij")
     points, shape = {axis.name: values.reshape(-1) for axis, values in zip(axes, mesh, strict=True)}, mesh[0].shape
     count = math.prod(shape)
-    steps: Ints = np.zeros(count, dtype=np.int64)
-    read: dict[str, Ints] = {}
-    written: dict[str, Ints] = {}
+    found = []
     for op, loops in ops_of(launch.body):
         owners, runs, elements = executions(schedule, launch, op, loops, points, np.arange(count, dtype=np.int64))
-        steps += _summed(owners, runs, count)
-        if op.operand:
-            side = read if op.kind == "load" else written
-            moved = _summed(owners, elements, count) * schedule.operand(op.operand).itemsize
-            side[op.operand] = side.get(op.operand, np.zeros(count, dtype=np.int64)) + moved
-    order = tables_of(schedule)[launch.order].reshape(-1) if launch.order else None
+        times, moved = (_summed(owners, each, count).reshape(shape) for each in (runs, elements))
+        found.append(Counted(op, loops, times, moved if op.operand else np.zeros_like(times)))
+    return Runs(schedule, launch, edges, tuple(found))
 
-    def series(values: Ints) -> Series:
-        linear = Series.of(edges, values.reshape(shape))
-        return linear if order is None else Series.of((np.arange(launch.programs + 1, dtype=np.int64),), linear.at(order))
 
-    return Profile(series(steps), *({name: series(x) for name, x in side.items()} for side in (read, written)))
+def profile(schedule: Schedule, launch: Launch) -> Profile:
+    """What every program of a launch takes."""
+    runs = runs_of(schedule, launch)
+    steps: Ints = np.zeros_like(runs.sizes)
+    read: dict[str, Ints] = {}
+    written: dict[str, Ints] = {}
+    for counted in runs.ops:
+        steps += counted.times
+        if name := counted.op.operand:
+            side = read if counted.op.kind == "load" else written
+            side[name] = side.get(name, np.zeros_like(steps)) + counted.elements * schedule.operand(name).itemsize
+    return Profile(runs.series(steps), *({name: runs.series(x) for name, x in side.items()} for side in (read, written)))
 
 
 def _in_order(axis: Axis) -> Ints:

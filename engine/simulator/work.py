@@ -1,0 +1,150 @@
+"""What a program of a launch asks of an SM: seconds of each unit, and time in which it only waits.
+
+matrix: products, at the rate that large products reach. exponential: MUFU. vector: the float32 lanes, an operation a lane and
+clock. sram: what warps read of shared memory to multiply, where the matrix units do not read it themselves (before wgmma).
+A product of float32 is the vector lanes', for TF32 is off.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.simulator.figures import DeviceSpec
+from engine.simulator.sharing import Floats, round_times
+from engine.simulator.traffic import Touched
+from kernels.contract import Launch, Schedule, TileOp
+from kernels.contract.series import Counted, Runs, Series
+
+STATIONS = ("matrix", "exponential", "vector", "sram")
+PICO = 1e12             # times of programs are whole picoseconds
+PORT = 64               # bytes a clock that an SM takes of the L2. Source: NVIDIA A100 and H100 whitepapers, and micro-benchmarks
+
+WGMMA_ROWS = 64         # of the smallest product of a warpgroup. Source: PTX ISA, wgmma
+MMA_SHARE = 0.63        # of Hopper's peak that a warp's own products reach. Source: Luo 2024, mma on an H100
+
+# Clocks that a group of warps waits for its own results, which nothing else of it can fill. Source: micro-benchmarks of mma
+# and wgmma (Luo 2024, Sun 2022: 25 to 35 clocks an instruction, some 60 till a warpgroup has its accumulators), of shuffles
+# (23 clocks) and of barriers in shared memory (some 40).
+PRODUCT, EXPONENTIALS, ARRIVAL, BEGIN = 64, 150, 40, 700
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of the programs of a launch.
+
+    Attributes:
+        alone: picoseconds of each, by itself on an SM.
+        crowded: how many times as long it takes where 1, 2, ... share an SM: [residents].
+        moved: bytes of each between L2 and SM.
+        seconds: of each unit, over all programs: an SM's, by STATIONS.
+        waits: seconds of waiting, over all programs.
+    """
+
+    alone: Series
+    crowded: Floats
+    moved: Series
+    seconds: dict[str, float]
+    waits: float
+
+
+def work_of(runs: Runs, spec: DeviceSpec, clock_hz: float, residents: int, at_once: int, found: tuple[Touched, ...]) -> Work:
+    """What the programs of a launch ask of an SM.
+
+    Args:
+        residents: programs that an SM holds at once. at_once: that the GPU does. found: what its ops touch.
+    """
+    launch = runs.launch
+    stations = np.stack([sum((_seconds(c, runs.schedule, launch, spec, clock_hz)[unit] for c in runs.ops), np.zeros(
+        runs.sizes.shape)) for unit in range(len(STATIONS))])
+    moved = sum((c.elements * runs.schedule.operand(c.op.operand).itemsize for c in runs.ops if c.op.operand),
+                np.zeros_like(runs.sizes))
+    waits = _waits(runs, spec, clock_hz) + _bursts(runs, spec, clock_hz, at_once, found)
+    groups = launch.streams
+    supply = np.maximum(_supply(runs, spec), moved / (PORT * clock_hz))
+    alone = np.maximum(round_times(stations / groups, waits, groups)[-1], supply)
+    weight = runs.sizes / runs.sizes.sum()
+    mean_stations, mean_waits = (stations * weight).sum(axis=tuple(range(1, stations.ndim))), np.array((waits * weight).sum())
+    every = round_times(mean_stations / groups, mean_waits, groups * residents)[groups - 1 :: groups]
+    least, port = float((_supply(runs, spec) * weight).sum()), float((moved * weight).sum()) / (PORT * clock_hz)
+    bounded = np.maximum(every, np.maximum(least, port * np.arange(1, residents + 1)))
+    return Work(
+        alone=runs.series(np.maximum(1, np.rint(alone * PICO)).astype(np.int64)), crowded=bounded / bounded[0],
+        moved=runs.series(moved), waits=float((waits * runs.sizes).sum()),
+        seconds={name: float((each * runs.sizes).sum()) for name, each in zip(STATIONS, stations, strict=True)},
+    )
+
+
+def _seconds(counted: Counted, schedule: Schedule, launch: Launch, spec: DeviceSpec, clock_hz: float) -> tuple[Floats, ...]:
+    """Of each station, what an op takes of it in each run."""
+    op, times = counted.op, counted.times / clock_hz
+    lanes, size = spec.vector_flops_per_clock / 2, _itemsize(op, schedule, launch)
+    rate = spec.matrix_flops_per_clock.get("float16") if size < 4 else None
+    vector, matrix, sram = (op.vector_flops + op.exps) / lanes, 0.0, 0.0  # an exponential is issued there too
+    if rate is None:
+        vector += op.matrix_flops / spec.vector_flops_per_clock
+    else:
+        matrix = op.matrix_flops / (rate * spec.achievable_matrix)
+        rows = launch.slot(op.writes[0]).shape[0] if op.matrix_flops else 0
+        if op.matrix_flops and not (spec.wgmma and rows >= WGMMA_ROWS):
+            matrix /= MMA_SHARE if spec.wgmma else 1.0
+            of_warp = max(16, rows // launch.warps)  # rows of a warp, which reads the other operand whole
+            sram = op.matrix_flops * size / (2 * of_warp) / spec.sram_bytes_per_clock
+    return times * matrix, times * op.exps / spec.exps_per_clock, times * vector, times * sram
+
+
+def _itemsize(op: TileOp, schedule: Schedule, launch: Launch) -> int:
+    """Bytes of the elements that an op multiplies."""
+    slots = [launch.slot(name) for name in op.reads if name not in op.writes]
+    return min((slot.itemsize for slot in slots), default=4)
+
+
+def _waits(runs: Runs, spec: DeviceSpec, clock_hz: float) -> Floats:
+    """Seconds in which a program waits: to begin, for what it has not asked for ahead, for its own results."""
+    launch = runs.launch
+    ahead_of_all = launch.resident > 0 and any(c.op.warp_role and c.op.kind == "load" for c in runs.ops)
+    found = np.zeros(runs.sizes.shape) if launch.resident else np.full(runs.sizes.shape, BEGIN / clock_hz)
+    asked = False
+    for counted in runs.ops:
+        op, times = counted.op, counted.times
+        if op.kind == "load":
+            if op.ahead:
+                found += 0 if asked else times * ARRIVAL / clock_hz
+            if not asked and not (ahead_of_all and op.ahead):
+                found += (np.minimum(times, 1) if op.ahead else times) * spec.memory_latency_s
+            asked = True
+            continue
+        asked = False
+        if op.kind == "store":
+            found += 0 if ahead_of_all else times * spec.l2_latency_s
+        elif not launch.async_products:
+            found += times * (PRODUCT * (op.matrix_flops > 0) + EXPONENTIALS * (op.exps > 0)) / clock_hz
+    return found
+
+
+def _bursts(runs: Runs, spec: DeviceSpec, clock_hz: float, at_once: int, found: tuple[Touched, ...]) -> Floats:
+    """Seconds in which the memory serves what programs that begin, or end, together ask for together: before the first product
+    all operands that it needs, and at the end what is stored."""
+    shared = {(each.operand, each.kind): each.waves / each.tiles for each in found}
+    hbm, l2 = spec.bandwidth_bytes_per_s * spec.achievable_bandwidth, spec.l2_bytes_per_clock * clock_hz
+    seconds, computed = np.zeros(runs.sizes.shape), False
+    for counted in runs.ops:
+        op = counted.op
+        if op.kind == "compute":
+            computed |= op.matrix_flops > 0
+        elif op.kind == "store" or not computed:
+            each = counted.elements * runs.schedule.operand(op.operand).itemsize
+            each = each / np.maximum(counted.times, 1) if op.ahead else each
+            part = shared.get((op.operand, op.kind), 1.0)
+            seconds += at_once * each * (max(part / hbm, 1 / l2) if op.kind == "load" else 1 / l2)
+    return seconds
+
+
+def _supply(runs: Runs, spec: DeviceSpec) -> Floats:
+    """Seconds that the loads of a program take with no more in flight than it asks for ahead. Source: Little 1961."""
+    found = np.zeros(runs.sizes.shape)
+    for counted in runs.ops:
+        if counted.op.kind == "load" and counted.op.ahead:
+            found = np.maximum(found, counted.times * spec.memory_latency_s / (counted.op.ahead + 1))
+    return found
