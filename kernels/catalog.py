@@ -18,7 +18,7 @@ class DuplicateKernelError(ValueError):
 
 @cache
 def catalog() -> dict[str, KernelSpec]:
-    """Every kernel by id: baselines first, then ours, then peers; by place and id within a role.
+    """Every kernel by id: baselines first, then ours, peers, and what is published alone; by place and id within a role.
 
     Raises:
         DuplicateKernelError: two files give the same id.
@@ -35,7 +35,7 @@ def collect(modules: Iterable[ModuleType]) -> dict[str, KernelSpec]:
             if spec.id in found:
                 raise DuplicateKernelError(f"kernel {spec.id!r} is in {homes[spec.id]} and in {module.__file__}: rename one")
             found[spec.id], homes[spec.id] = spec, str(module.__file__)
-    order = {"baseline": 0, "ours": 1, "peer": 2}
+    order = {"baseline": 0, "ours": 1, "peer": 2, "published": 3}
     return dict(sorted(found.items(), key=lambda item: (order[item[1].info.role], item[1].info.place, item[0])))
 
 

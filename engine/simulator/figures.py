@@ -14,13 +14,14 @@ PeakDtype = Literal["float16", "bfloat16", "tf32", "float8", "int8", "float32"]
 
 LIMITS: dict[str, tuple[float, float]] = {  # of every figure: the smallest and the largest that a file may say
     "sms": (1, 1024), "clock_hz": (1e8, 2e10), "max_clock_hz": (1e8, 2e10), "matrix_flops_per_clock": (1, 1 << 20),
-    "achievable_matrix": (0.01, 1), "vector_flops_per_clock": (1, 1 << 16), "exps_per_clock": (1, 1 << 12), "registers_per_sm": (1 << 10, 1 << 22),
-    "warps_per_sm": (1, 1024), "blocks_per_sm": (1, 1024), "sram_bytes_per_sm": (1 << 12, 1 << 27),
-    "sram_bytes_per_block": (1 << 10, 1 << 27), "sram_bytes_per_clock": (1, 1 << 16), "l2_bytes": (1 << 16, 1 << 36),
-    "l2_bytes_per_clock": (1, 1 << 24), "achievable_l2": (0.01, 1), "l2_latency_s": (1e-9, 1e-4),
+    "achievable_matrix": (0.01, 1), "vector_flops_per_clock": (1, 1 << 16), "exps_per_clock": (1, 1 << 12),
+    "registers_per_sm": (1 << 10, 1 << 22), "warps_per_sm": (1, 1024), "blocks_per_sm": (1, 1024),
+    "sram_bytes_per_sm": (1 << 12, 1 << 27), "sram_bytes_per_block": (1 << 10, 1 << 27), "sram_bytes_per_clock": (1, 1 << 16),
+    "l2_bytes": (1 << 16, 1 << 36), "l2_bytes_per_clock": (1, 1 << 24), "achievable_l2": (0.01, 1),
+    "l2_latency_s": (1e-9, 1e-4),
     "memory_bytes": (1 << 26, 1 << 44), "bandwidth_bytes_per_s": (1e9, 1e15), "achievable_bandwidth": (0.01, 1),
-    "achievable_copy": (0.01, 1),
-    "memory_latency_s": (1e-9, 1e-4), "launch_s": (1e-9, 1e-2), "graph_launch_s": (1e-9, 1e-2), "power_w": (1, 1e5),
+    "achievable_copy": (0.01, 1), "memory_latency_s": (1e-9, 1e-4), "launch_s": (1e-9, 1e-2), "graph_launch_s": (1e-9, 1e-2),
+    "power_w": (1, 1e5),
 }
 
 

@@ -1,4 +1,4 @@
-"""How many programs of a launch an SM holds at once. Source: CUDA's occupancy calculator (allocation by warps and by blocks)."""
+"""How many programs of a launch an SM holds at once. Source: CUDA's occupancy calculator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where programs run and when: each goes, in launch order, to the first SM with room, and shares it with those that are there."""
+"""When programs run: each goes, in launch order, to the first SM with room, and shares it with those that are there."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def makespan(alone: Floats, crowded: Floats, sms: int) -> float:
 
 
 def _placed(alone: Floats, crowded: Floats, sms: int) -> float:
-    """One by one. An SM's own clock goes at the pace of one of its programs: by it each has the end that it would have alone."""
+    """One by one. An SM's own clock goes at the pace of its programs: by it each has the end that it would have alone."""
     room, count = len(crowded), len(alone)
     ends: list[list[float]] = [[] for _ in range(sms)]   # by the SM's own clock, a heap
     clocks, seen = [0.0] * sms, [0.0] * sms              # its own clock, and when that was read
@@ -53,4 +53,5 @@ def dealt(alone: Floats, programs: int) -> Floats:
     """Seconds of each of so many resident programs, of which each takes every so-manieth item."""
     whole = np.zeros(-(-len(alone) // programs) * programs)
     whole[: len(alone)] = alone
-    return whole.reshape(-1, programs).sum(axis=0)
+    sums: Floats = whole.reshape(-1, programs).sum(axis=0)
+    return sums

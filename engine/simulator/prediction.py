@@ -1,4 +1,4 @@
-"""How long a kernel would take on a GPU, and what it would move, from its schedule and the GPU's spec."""
+"""How long a kernel would take on a GPU, and what it would move, from its schedule and the GPU's spec. Without torch."""
 
 from __future__ import annotations
 
@@ -13,18 +13,26 @@ from engine.simulator.sharing import round_times
 from kernels.contract import Launch, Schedule
 from kernels.contract.series import Runs, runs_of
 
-L2_POLICIES = ("warm", "cold")
+
+class Unpredictable(ValueError):
+    """A launch does not fit this GPU; the text is one sentence."""
 
 
 class Launched(Struct, frozen=True, kw_only=True):
-    """One launch. `seconds`: from its first program's start to its last one's end; the others: what each alone would take."""
+    """One launch.
+
+    Attributes:
+        per_sm: programs that an SM holds, by `limit`.
+        seconds: from its first program's start to its last one's end.
+        breakdown: seconds that each unit, the L2, HBM and waiting would take by itself, and the tail in which SMs run dry.
+    """
 
     name: str
     programs: int
     per_sm: int
-    occupied_by: str
+    limit: str
     seconds: float
-    alone: dict[str, float]
+    breakdown: dict[str, float]
     dram_read_bytes: float
     dram_write_bytes: float
     tile_bytes: int
@@ -34,10 +42,9 @@ class Prediction(Struct, frozen=True, kw_only=True):
     """A kernel on a GPU.
 
     Attributes:
-        seconds: of one execution, launches and the gaps between them.
-        limiter: what takes the most of `alone`.
-        alone: seconds that each of matrix, exponential, vector, sram, L2, HBM, waits, launch, tail would take by itself.
+        seconds: of one execution: its launches and the gaps between them, as in a CUDA graph.
         l2_hit_rate: of what SMs load, the share that HBM does not send.
+        limiter: what takes the most of `breakdown`, which sums those of the launches, and has the gaps as `launch`.
     """
 
     seconds: float
@@ -46,114 +53,108 @@ class Prediction(Struct, frozen=True, kw_only=True):
     tile_bytes: int
     l2_hit_rate: float
     limiter: str
-    alone: dict[str, float]
+    breakdown: dict[str, float]
     launches: tuple[Launched, ...]
-
-
-class Unpredictable(ValueError):
-    """A launch does not fit this GPU; the text is one sentence."""
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """A launch with what is known of it before any is timed."""
+    """A launch before any is timed. `at_once`: programs that the GPU runs at once, `residents` of them on an SM."""
 
     runs: Runs
     per_sm: int
+    residents: int
+    at_once: int
     touched: tuple[traffic.Touched, ...]
 
 
-def predict(schedule: Schedule, spec: DeviceSpec, clock_hz: float | None = None, l2: str = "warm") -> Prediction:
+def predict(schedule: Schedule, spec: DeviceSpec, clock_hz: float | None = None, *, cold: bool = False) -> Prediction:
     """What the spec says of a schedule.
 
     Args:
         clock_hz: of the SMs; left out, the spec's.
-        l2: warm, where the same kernel ran before on the same operands, or cold.
+        cold: the L2 holds nothing of its operands; else what the execution before left.
 
     Raises:
         Unpredictable: a program of a launch is larger than an SM.
     """
     clock = clock_hz or spec.clock_hz
     ready = [_ready(schedule, launch, spec) for launch in schedule.launches]
-    footprint = _footprint(schedule, ready)
-    again = traffic.found_again(footprint, traffic.cache_bytes(spec)) if l2 == "warm" or len(ready) > 1 else 0.0
+    again = 0.0 if cold else traffic.found_again(_footprint(schedule, ready), traffic.cache_bytes(spec))
     launches = tuple(_launched(one, spec, clock, again) for one in ready)
-    gaps = spec.graph_launch_s * sum(launch.repeat for launch in schedule.launches)
-    alone: dict[str, float] = {}
+    breakdown: dict[str, float] = {"launch": spec.graph_launch_s * len(schedule.launches)}
     for one in launches:
-        for name, seconds in one.alone.items():
-            alone[name] = alone.get(name, 0.0) + seconds
-    alone["launch"] = gaps
-    read, tile = sum(one.dram_read_bytes for one in launches), sum(one.tile_bytes for one in launches)
-    loaded = sum(int(c.elements.ravel() @ one.runs.sizes.ravel()) * schedule.operand(c.op.operand).itemsize
-                 for one in ready for c in one.runs.ops if c.op.kind == "load")
+        for name, seconds in one.breakdown.items():
+            breakdown[name] = breakdown.get(name, 0.0) + seconds
+    read = sum(one.dram_read_bytes for one in launches)
+    loaded = sum(each.tiles for one in ready for each in one.touched if each.kind == "load")
     return Prediction(
-        seconds=gaps + sum(one.seconds for one in launches), dram_read_bytes=read,
-        dram_write_bytes=sum(one.dram_write_bytes for one in launches), tile_bytes=tile,
-        l2_hit_rate=max(0.0, 1.0 - read / loaded) if loaded else 0.0, limiter=max(alone, key=alone.__getitem__), alone=alone,
-        launches=launches,
+        seconds=breakdown["launch"] + sum(one.seconds for one in launches), dram_read_bytes=read,
+        dram_write_bytes=sum(one.dram_write_bytes for one in launches), tile_bytes=sum(one.tile_bytes for one in launches),
+        l2_hit_rate=max(0.0, 1.0 - read / loaded) if loaded else 0.0, limiter=max(breakdown, key=breakdown.__getitem__),
+        breakdown=breakdown, launches=launches,
     )
 
 
 def _ready(schedule: Schedule, launch: Launch, spec: DeviceSpec) -> _Ready:
     limits = occupancy.limits(launch, spec)
-    per_sm = min(limits.values())
-    if per_sm < 1:
+    if (per_sm := min(limits.values())) < 1:
         lack = min(limits, key=limits.__getitem__)
-        raise Unpredictable(f"a program of {launch.name} asks for more {lack} than an SM of {spec.title} has: choose smaller blocks")
+        raise Unpredictable(
+            f"a program of {launch.name} needs more {lack} than an SM of {spec.title} has: choose smaller blocks")
+    programs = min(launch.resident or launch.programs, launch.programs)
+    residents = min(per_sm, -(-programs // spec.sms))
+    at_once = min(programs, residents * spec.sms)
     runs = runs_of(schedule, launch)
-    at_once = launch.resident or min(launch.programs, per_sm * spec.sms)
-    return _Ready(runs, per_sm, traffic.touched(runs, min(at_once, launch.programs)))
+    return _Ready(runs, per_sm, residents, at_once, traffic.touched(runs, at_once))
 
 
 def _footprint(schedule: Schedule, ready: list[_Ready]) -> float:
     """Bytes that all launches touch, each once."""
-    sums: dict[str, float] = {}
+    most: dict[str, float] = {}
     for one in ready:
         mine: dict[str, float] = {}
         for each in one.touched:
             mine[each.operand] = mine.get(each.operand, 0.0) + each.distinct
-        sums = {name: max(sums.get(name, 0.0), mine.get(name, 0.0)) for name in sums.keys() | mine.keys()}
-    return sum(min(size, float(schedule.operand(name).bytes)) for name, size in sums.items())
+        most |= {name: max(size, most.get(name, 0.0)) for name, size in mine.items()}
+    return sum(min(size, float(schedule.operand(name).bytes)) for name, size in most.items())
 
 
 def _launched(ready: _Ready, spec: DeviceSpec, clock_hz: float, again: float) -> Launched:
     runs, launch = ready.runs, ready.runs.launch
-    programs = min(launch.resident, launch.programs) if launch.resident else launch.programs
-    residents = max(1, min(ready.per_sm, -(-programs // spec.sms)))
-    at_once = min(programs, residents * spec.sms)
-    found = work.work_of(runs, spec, clock_hz, residents, at_once, ready.touched)
+    found = work.work_of(runs, spec, clock_hz, ready.residents, ready.at_once, ready.touched)
+    begin = work.BEGIN / clock_hz + spec.memory_latency_s
     alone = found.alone.at(np.arange(launch.programs, dtype=np.int64)) / work.PICO
-    if launch.resident:
-        alone = placing.dealt(alone, programs) + work.BEGIN / clock_hz + spec.memory_latency_s
-    end = placing.makespan(alone, found.crowded, spec.sms) * launch.repeat
+    if launch.resident:  # programs begin once, and items are dealt out or taken by who is free
+        alone = alone if launch.dynamic else placing.dealt(alone, ready.at_once)
+    end = placing.makespan(alone, found.crowded, spec.sms) + (begin if launch.resident else 0.0)
     read, written = _dram(ready.touched, spec, again)
-    moved = found.moved.total * launch.repeat
-    l2 = moved / (spec.l2_bytes_per_clock * spec.max_clock_hz)
-    hbm = launch.repeat * traffic.seconds(read, written, spec)
-    ramp = work.BEGIN / clock_hz + spec.memory_latency_s + spec.l2_latency_s
-    depth = residents * max(1, sum(c.op.ahead + 1 for c in runs.ops if c.op.ahead))
-    seconds = ramp + float(round_times(np.array([max(0.0, end - ramp), l2, hbm]), np.array(0.0), depth)[-1]) / depth
-    busy = float(alone.sum()) * launch.repeat * found.crowded[-1] / residents / spec.sms
+    l2 = found.moved.total / (spec.l2_bytes_per_clock * spec.max_clock_hz)  # whose clock is its own
+    hbm = traffic.seconds(read, written, spec)
+    ramp = begin + spec.l2_latency_s
+    depth = ready.residents * max(1, sum(each.op.ahead + 1 for each in runs.ops if each.op.ahead))
+    paces = np.array([max(0.0, end - ramp), l2, hbm])
+    seconds = ramp + float(round_times(paces, np.zeros(()), depth)[-1]) / depth
+    busy = float(alone.sum()) * found.crowded[-1] / ready.residents / spec.sms
+    breakdown = {name: each / spec.sms for name, each in found.seconds.items()} | {
+        "L2": l2, "HBM": hbm, "waits": found.waits / ready.residents / spec.sms, "tail": max(0.0, end - busy)}
+    limits = occupancy.limits(launch, spec)
     return Launched(
-        name=launch.name, programs=launch.programs, per_sm=ready.per_sm,
-        occupied_by=min((limits := occupancy.limits(launch, spec)), key=limits.__getitem__), seconds=seconds,
-        alone={name: each * launch.repeat / spec.sms for name, each in found.seconds.items()} | {
-            "L2": l2, "HBM": hbm, "waits": found.waits / residents / spec.sms, "tail": max(0.0, end - busy)},
-        dram_read_bytes=read * launch.repeat, dram_write_bytes=written * launch.repeat, tile_bytes=moved,
+        name=launch.name, programs=launch.programs, per_sm=ready.per_sm, limit=min(limits, key=limits.__getitem__),
+        seconds=seconds, breakdown=breakdown,
+        dram_read_bytes=read, dram_write_bytes=written, tile_bytes=sum(int(each.tiles) for each in ready.touched),
     )
 
 
 def _dram(found: tuple[traffic.Touched, ...], spec: DeviceSpec, again: float) -> tuple[float, float]:
-    """Bytes read and written of HBM."""
-    wave = sum(each.waves for each in found)
+    """Bytes read and written of HBM: what the execution before left in the L2 (a share `again`) is not asked for."""
+    wave, cache = sum(each.waves for each in found), traffic.cache_bytes(spec)
     read = written = 0.0
     for each in found:
-        times = each.waves / each.distinct if each.distinct else 1.0
-        lost = 1.0 - traffic.found_again(wave / max(times, 1.0), traffic.cache_bytes(spec))
-        more = (each.waves - each.distinct) * lost
+        waves = max(1.0, each.waves / each.distinct) if each.distinct else 1.0
+        moved = each.distinct * (1.0 - again) + (each.waves - each.distinct) * (1.0 - traffic.found_again(wave / waves, cache))
         if each.kind == "load" or each.adds:
-            read += each.distinct * (1.0 - again) + more
+            read += moved
         if each.kind == "store":
-            written += each.distinct * (1.0 - again) + more
+            written += moved
     return read, written

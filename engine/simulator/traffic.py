@@ -1,4 +1,4 @@
-"""What a launch moves between L2 and HBM: each distinct tile once, and again where it left the L2 before it was asked for again.
+"""What a launch moves between L2 and HBM: each distinct tile once, and again where it left the L2 in between.
 
 Programs that run at once walk in step, and so a tile that several of them load comes once. Between those that run one after the
 other it stays as a line does in a cache that replaces at random: of a cycle of W bytes through C a share h is found again, with
@@ -29,7 +29,8 @@ class Touched:
     """Bytes of one op of a launch.
 
     Attributes:
-        distinct: each byte once. waves: each byte once a wave. tiles: as often as it is asked for. kind: load or store. adds: a store that reads first.
+        distinct: each byte once. waves: each byte once a wave. tiles: as often as programs ask for it.
+        kind: load or store. adds: a store that reads what it adds to.
     """
 
     operand: str

@@ -14,13 +14,17 @@ import numpy as np
 from engine.simulator.figures import DeviceSpec
 from engine.simulator.sharing import Floats, round_times
 from engine.simulator.traffic import Touched
-from kernels.contract import Launch, Schedule, TileOp
+from kernels.contract import Launch, TileOp
+from kernels.contract.expr import Ints
 from kernels.contract.series import Counted, Runs, Series
 
 STATIONS = ("matrix", "exponential", "vector", "sram")
 PICO = 1e12             # times of programs are whole picoseconds
-PORT = 64               # bytes a clock that an SM takes of the L2. Source: NVIDIA A100 and H100 whitepapers, and micro-benchmarks
+PORT = 64               # bytes a clock that an SM takes of the L2. Source: NVIDIA A100 whitepaper, L2 read bandwidth
 
+# Instructions for each operation that a schedule counts, with conversions, addresses and barriers. Source: the machine code of
+# flash's loop for sm_90, which has 7.06 an element of S at D 64 and 7.70 at D 128, where its schedule counts 5.5 and 6.
+UNCOUNTED = 1.28
 WGMMA_ROWS = 64         # of the smallest product of a warpgroup. Source: PTX ISA, wgmma
 MMA_SHARE = 0.63        # of Hopper's peak that a warp's own products reach. Source: Luo 2024, mma on an H100
 
@@ -49,52 +53,57 @@ class Work:
     waits: float
 
 
-def work_of(runs: Runs, spec: DeviceSpec, clock_hz: float, residents: int, at_once: int, found: tuple[Touched, ...]) -> Work:
+def work_of(
+    runs: Runs, spec: DeviceSpec, clock_hz: float, residents: int, at_once: int, found: tuple[Touched, ...]
+) -> Work:
     """What the programs of a launch ask of an SM.
 
     Args:
         residents: programs that an SM holds at once. at_once: that the GPU does. found: what its ops touch.
     """
-    launch = runs.launch
-    stations = np.stack([sum((_seconds(c, runs.schedule, launch, spec, clock_hz)[unit] for c in runs.ops), np.zeros(
-        runs.sizes.shape)) for unit in range(len(STATIONS))])
-    moved = sum((c.elements * runs.schedule.operand(c.op.operand).itemsize for c in runs.ops if c.op.operand),
-                np.zeros_like(runs.sizes))
+    groups, size = runs.launch.streams, runs.sizes
+    stations = sum((_seconds(each, runs.launch, spec, clock_hz) for each in runs.ops),
+                   np.zeros((len(STATIONS), *size.shape)))
+    moved: Ints = np.zeros_like(size)
+    for each in runs.ops:
+        if each.op.operand:
+            moved = moved + each.elements * runs.schedule.operand(each.op.operand).itemsize // each.op.multicast
     waits = _waits(runs, spec, clock_hz) + _bursts(runs, spec, clock_hz, at_once, found)
-    groups = launch.streams
-    supply = np.maximum(_supply(runs, spec), moved / (PORT * clock_hz))
-    alone = np.maximum(round_times(stations / groups, waits, groups)[-1], supply)
-    weight = runs.sizes / runs.sizes.sum()
-    mean_stations, mean_waits = (stations * weight).sum(axis=tuple(range(1, stations.ndim))), np.array((waits * weight).sum())
-    every = round_times(mean_stations / groups, mean_waits, groups * residents)[groups - 1 :: groups]
-    least, port = float((_supply(runs, spec) * weight).sum()), float((moved * weight).sum()) / (PORT * clock_hz)
-    bounded = np.maximum(every, np.maximum(least, port * np.arange(1, residents + 1)))
+    supply, port = _supply(runs, spec), moved / (PORT * clock_hz)
+    alone = np.maximum(round_times(stations / groups, waits, groups)[-1], np.maximum(supply, port))
+
+    def mean(values: Floats) -> Floats:
+        return np.asarray((values * size).reshape(*values.shape[: values.ndim - size.ndim], -1).sum(axis=-1) / size.sum())
+
+    together = round_times(mean(stations) / groups, mean(waits), groups * residents)[groups - 1 :: groups]
+    crowd = np.arange(1, residents + 1)
+    bounded = np.maximum(together, np.maximum(mean(supply), mean(port) * crowd))
     return Work(
-        alone=runs.series(np.maximum(1, np.rint(alone * PICO)).astype(np.int64)), crowded=bounded / bounded[0],
-        moved=runs.series(moved), waits=float((waits * runs.sizes).sum()),
-        seconds={name: float((each * runs.sizes).sum()) for name, each in zip(STATIONS, stations, strict=True)},
+        alone=runs.series(np.maximum(1, np.rint(alone * PICO)).astype(np.int64)), crowded=bounded / bounded[0], moved=runs.series(moved),
+        seconds={name: float(each) for name, each in zip(STATIONS, mean(stations) * size.sum(), strict=True)},
+        waits=float(mean(waits) * size.sum()),
     )
 
 
-def _seconds(counted: Counted, schedule: Schedule, launch: Launch, spec: DeviceSpec, clock_hz: float) -> tuple[Floats, ...]:
-    """Of each station, what an op takes of it in each run."""
+def _seconds(counted: Counted, launch: Launch, spec: DeviceSpec, clock_hz: float) -> Floats:
+    """Of each station, what an op takes of it in each run: [stations, ...]."""
     op, times = counted.op, counted.times / clock_hz
-    lanes, size = spec.vector_flops_per_clock / 2, _itemsize(op, schedule, launch)
+    lanes, size = spec.vector_flops_per_clock / 2, _itemsize(op, launch)
     rate = spec.matrix_flops_per_clock.get("float16") if size < 4 else None
-    vector, matrix, sram = (op.vector_flops + op.exps) / lanes, 0.0, 0.0  # an exponential is issued there too
+    vector, matrix, sram = UNCOUNTED * (op.vector_flops + op.exps) / lanes, 0.0, 0.0  # an exponential is issued there too
     if rate is None:
         vector += op.matrix_flops / spec.vector_flops_per_clock
     else:
         matrix = op.matrix_flops / (rate * spec.achievable_matrix)
         rows = launch.slot(op.writes[0]).shape[0] if op.matrix_flops else 0
-        if op.matrix_flops and not (spec.wgmma and rows >= WGMMA_ROWS):
-            matrix /= MMA_SHARE if spec.wgmma else 1.0
+        if op.matrix_flops and not (spec.wgmma and rows >= WGMMA_ROWS and not launch.warp_products):
+            matrix = op.matrix_flops / (rate * (MMA_SHARE if spec.wgmma else spec.achievable_matrix))
             of_warp = max(16, rows // launch.warps)  # rows of a warp, which reads the other operand whole
             sram = op.matrix_flops * size / (2 * of_warp) / spec.sram_bytes_per_clock
-    return times * matrix, times * op.exps / spec.exps_per_clock, times * vector, times * sram
+    return np.stack([times * matrix, times * op.exps / spec.exps_per_clock, times * vector, times * sram])
 
 
-def _itemsize(op: TileOp, schedule: Schedule, launch: Launch) -> int:
+def _itemsize(op: TileOp, launch: Launch) -> int:
     """Bytes of the elements that an op multiplies."""
     slots = [launch.slot(name) for name in op.reads if name not in op.writes]
     return min((slot.itemsize for slot in slots), default=4)
@@ -111,7 +120,7 @@ def _waits(runs: Runs, spec: DeviceSpec, clock_hz: float) -> Floats:
         if op.kind == "load":
             if op.ahead:
                 found += 0 if asked else times * ARRIVAL / clock_hz
-            if not asked and not (ahead_of_all and op.ahead):
+            if not asked and not op.early and not (ahead_of_all and op.ahead):
                 found += (np.minimum(times, 1) if op.ahead else times) * spec.memory_latency_s
             asked = True
             continue
@@ -128,13 +137,14 @@ def _bursts(runs: Runs, spec: DeviceSpec, clock_hz: float, at_once: int, found: 
     all operands that it needs, and at the end what is stored."""
     shared = {(each.operand, each.kind): each.waves / each.tiles for each in found}
     hbm, l2 = spec.bandwidth_bytes_per_s * spec.achievable_bandwidth, spec.l2_bytes_per_clock * clock_hz
-    seconds, computed = np.zeros(runs.sizes.shape), False
+    seconds: Floats = np.zeros(runs.sizes.shape)
+    computed = False
     for counted in runs.ops:
         op = counted.op
         if op.kind == "compute":
             computed |= op.matrix_flops > 0
-        elif op.kind == "store" or not computed:
-            each = counted.elements * runs.schedule.operand(op.operand).itemsize
+        elif (op.kind == "store" or not computed) and not op.early:
+            each = counted.elements * float(runs.schedule.operand(op.operand).itemsize)
             each = each / np.maximum(counted.times, 1) if op.ahead else each
             part = shared.get((op.operand, op.kind), 1.0)
             seconds += at_once * each * (max(part / hbm, 1 / l2) if op.kind == "load" else 1 / l2)

@@ -193,7 +193,10 @@ def _sram_bytes(workload: AttentionWorkload, config: Config) -> int:
 
 
 def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
-    """One launch, one program per block of rows, head and sequence; K and V tiles arrive ahead in a ring."""
+    """One launch, one program per block of rows, head and sequence; K and V tiles arrive ahead in a ring.
+
+    On Hopper too a group's softmax runs beside no product of its own: Triton waits for P V together with the next S.
+    """
     w, bm, bd = workload, config["block_m"], block_d(workload.head_dim)
     ring, (first, last) = tuned.ring_depth(config), row_walk.ranges(w, config)
     compiled = config.resources.get("flash")

@@ -1,11 +1,12 @@
-"""FlashAttention-3 and FlashAttention-4, the libraries of FlashAttention's authors, where they are installed.
+"""FlashAttention-2, -3 and -4, the libraries of FlashAttention's authors, where they are installed.
 
-Both take q [B, N_q, H_q, D], k and v [B, N_kv, H_kv, D] with strides, so they are handed transposed views; grouped heads as
+All take q [B, N_q, H_q, D], k and v [B, N_kv, H_kv, D] with strides, so they are handed transposed views; grouped heads as
 they are; causal aligned at the end, and a window (left, right) of keys on each side of a query's own. A query that sees no key
-gives 0. FlashAttention-3 copies an operand whose rows are not contiguous, FlashAttention-4 also one whose rows do not start
-at multiples of 16 bytes: both are refused, for the copy would be in their time. CuTe DSL compiles FlashAttention-4 when it is
-first called, which is here.
-Source: hopper/flash_attn_interface.py of Dao-AILab/flash-attention; flash_attn/cute/interface.py of flash-attn-4 4.0.0b36.
+gives 0. FlashAttention-2 and -3 copy an operand whose rows are not contiguous, FlashAttention-4 also one whose rows do not
+start at multiples of 16 bytes: both are refused, for the copy would be in their time. CuTe DSL compiles FlashAttention-4 when
+it is first called, which is here.
+Source: flash_attn/flash_attn_interface.py and hopper/flash_attn_interface.py of Dao-AILab/flash-attention;
+flash_attn/cute/interface.py of flash-attn-4 4.0.0b36.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kernels.attention import peer
-from kernels.contract import AttentionWorkload, Config, Device, Refusal
+from kernels.attention import flash_attn_2, flash_attn_3, peer
+from kernels.contract import AttentionWorkload, Blueprint, Config, Device, Refusal
 
 if TYPE_CHECKING:
     import torch
@@ -32,13 +33,14 @@ ALIGNMENT_BYTES = 16  # of a row's first element, for TMA
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """One of the two.
+    """One of the three.
 
     Attributes:
         module: where its flash_attn_func is.
         remedy: how it is installed.
         majors: the major compute capabilities that it has kernels for, called `hardware`.
         gaps: by major compute capability, the head dims that it lacks.
+        published: what it is predicted from.
     """
 
     title: str
@@ -48,12 +50,18 @@ class Library:
     hardware: str
     majors: tuple[int, ...]
     gaps: Mapping[int, range] = field(default_factory=dict)
+    published: Blueprint | None = None
 
 
 LIBRARIES = {
+    "flash_attn_2": Library(
+        "FlashAttention-2", "its authors' CUTLASS kernels for Ampere and newer", "flash_attn.flash_attn_interface",
+        "install it with pip install flash-attn", "compute capability 8.0 or newer", (8, 9, 10, 12),
+        published=flash_attn_2.blueprint("flash_attn_2")),
     "flash_attn_3": Library(
         "FlashAttention-3", "its authors' CUTLASS kernels for Hopper", "flash_attn_interface",
-        "build it from the folder hopper of Dao-AILab's flash-attention", "compute capability 9.x", (9,)),
+        "build it from the folder hopper of Dao-AILab's flash-attention", "compute capability 9.x", (9,),
+        published=flash_attn_3.blueprint("flash_attn_3")),
     "flash_attn_4": Library(
         "FlashAttention-4", "its authors' CuTe DSL kernels for Hopper and Blackwell", "flash_attn.cute",
         "install it with pip install flash-attn-4", "compute capability 9.0 or newer", (9, 10, 11, 12),
@@ -88,7 +96,7 @@ def launch(library: Library, workload: AttentionWorkload, config: Config, tensor
 
 
 def _taken_as_it_lies(x: torch.Tensor) -> bool:
-    """Whether neither library copies x [B, H, N, D]."""
+    """Whether no library copies x [B, H, N, D]."""
     outer = (stride * x.element_size() for stride in x.stride()[:-1])
     return x.stride(-1) == 1 and not any(at % ALIGNMENT_BYTES for at in (x.data_ptr(), *outer))
 
@@ -158,7 +166,7 @@ def constraints(library: Library, workload: AttentionWorkload, config: Config, d
 KERNELS = tuple(
     peer.spec(
         peer.info(name, library.title, library.summary, f"{library.module}.flash_attn_func"),
-        partial(launch, library), partial(constraints, library),
+        partial(launch, library), partial(constraints, library), published=library.published,
     )
     for name, library in LIBRARIES.items()
 )

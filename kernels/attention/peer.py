@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from kernels import tuned
 from kernels.attention import reference
-from kernels.contract import AttentionWorkload, Config, Cost, Device, KernelInfo, KernelSpec, Operand, Traffic
+from kernels.contract import AttentionWorkload, Blueprint, Config, Cost, Device, KernelInfo, KernelSpec, Operand, Traffic
 
 if TYPE_CHECKING:
     import torch
@@ -76,6 +77,27 @@ def on_gpu_alone(device: Device, what: str) -> list[str]:
     return [] if device.kind == "cuda" else [f"{what} is compared on an NVIDIA GPU alone"]
 
 
+def not_published(
+    title: str, workload: AttentionWorkload, config: Config, device: Device, majors: tuple[int, ...], hardware: str
+) -> list[str]:
+    """Sentences where authors published nothing to predict from: another device, one query, elements of 32 bits, tiles that
+    do not fit.
+
+    Args:
+        majors: the major compute capabilities that they have kernels for, called `hardware`.
+    """
+    if device.kind == "cpu":
+        return [f"{title} is predicted on GPUs alone"]
+    if device.capability is None or device.capability[0] not in majors:
+        has = "an unknown one" if device.capability is None else "{}.{}".format(*device.capability)
+        return [f"{title} needs {hardware} and this device has {has}"]
+    reasons = [] if workload.itemsize == 2 else [f"{title} takes float16 and bfloat16 only"]
+    if workload.seq == 1:
+        reasons.append(f"{title} shares the keys of one query among programs, which is not predicted: choose more queries")
+    need = max((used.sram_bytes for used in config.resources.values()), default=0)
+    return reasons + tuned.too_large(title, need, device)
+
+
 def with_square(workload: AttentionWorkload) -> tuple[Operand, ...]:
     """The operands of a chain that writes S and P: they count for memory, though the library allocates them."""
     shape = (workload.batch, workload.heads, workload.seq, workload.keys)
@@ -86,14 +108,14 @@ def with_square(workload: AttentionWorkload) -> tuple[Operand, ...]:
 def spec(
     info: KernelInfo, launch: Callable[[AttentionWorkload, Config, Tensors], Callable[[], Tensors]],
     constraints: Callable[[AttentionWorkload, Config, Device], list[str]],
-    operands: Callable[[AttentionWorkload], tuple[Operand, ...]] = reference.operands,
+    operands: Callable[[AttentionWorkload], tuple[Operand, ...]] = reference.operands, published: Blueprint | None = None,
 ) -> KernelSpec:
-    """A peer: all that is its own is how it is called and what it cannot do."""
+    """A peer: all that is its own is how it is called, what it cannot do, and what its authors published of it."""
     return KernelSpec(
         info=info, operands=operands, inputs=reference.inputs, reference=reference.reference, launch=launch,
         configure=configure, constraints=constraints, cost=cost, schedule=None,
         compilations=lambda workload, config: (),  # noqa: ARG005
-        tolerance=reference.tolerance,
+        tolerance=reference.tolerance, published=published,
     )
 
 

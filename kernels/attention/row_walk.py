@@ -14,6 +14,11 @@ from kernels.contract import AttentionWorkload, Config, Cost, Expr, Operand, Slo
 from kernels.jit import block_d, cdiv
 
 
+def width(workload: AttentionWorkload, config: Config) -> int:
+    """Columns of a tile that holds a head: what the configuration says, else a power of two."""
+    return config.params.get("block_d") or block_d(workload.head_dim)
+
+
 def ranges(workload: AttentionWorkload, config: Config, least: int = 0) -> tuple[Expr, Expr]:
     """(first, last) tile of K as expressions of m, the block of rows; `last` is one past."""
     w, bm, bn = workload, config["block_m"], config["block_n"]
@@ -42,7 +47,7 @@ def tile_range(
 
 def cost(workload: AttentionWorkload, config: Config, least: int = 0) -> Cost:
     """Closed form over the blocks of rows: tiles visited, and the keys they span."""
-    w, bm, bn, bd = workload, config["block_m"], config["block_n"], block_d(workload.head_dim)
+    w, bm, bn, bd = workload, config["block_m"], config["block_n"], width(workload, config)
     first, last = tile_range(w, config, least)
     programs, heads = len(first) * w.heads * w.batch, w.heads * w.batch
     tiles = int(np.maximum(last - first, 0).sum()) * heads
@@ -75,7 +80,7 @@ def unwritten(workload: AttentionWorkload) -> tuple[Operand, ...]:
 
 def slots(workload: AttentionWorkload, config: Config, ring: int) -> tuple[Slot, ...]:
     """What a program holds: Q, rings of K and V, and in registers S, P, m, l and O."""
-    bm, bn, bd, size = config["block_m"], config["block_n"], block_d(workload.head_dim), workload.itemsize
+    bm, bn, bd, size = config["block_m"], config["block_n"], width(workload, config), workload.itemsize
     return (
         Slot(name="Q", shape=(bm, bd), itemsize=size, operand="Q"),
         Slot(name="K", shape=(bn, bd), itemsize=size, copies=ring, operand="K"),
@@ -89,7 +94,8 @@ def slots(workload: AttentionWorkload, config: Config, ring: int) -> tuple[Slot,
 
 
 def tile_ops(
-    workload: AttentionWorkload, config: Config, head: tuple[Expr, Expr], ring: int, roles: tuple[str, str] = ("", "")
+    workload: AttentionWorkload, config: Config, head: tuple[Expr, Expr], ring: int, roles: tuple[str, str] = ("", ""),
+    **loads: Any,
 ) -> tuple[TileOp, ...]:
     """One step of the walk, tile j of K and V.
 
@@ -97,17 +103,18 @@ def tile_ops(
         head: (batch, KV head) as expressions.
         ring: copies of K and V, so that loads run one less ahead.
         roles: of the warps that load and of those that compute.
+        loads: what else is true of the loads.
     """
-    w, bm, bn, bd = workload, config["block_m"], config["block_n"], block_d(workload.head_dim)
+    w, bm, bn, bd = workload, config["block_m"], config["block_n"], width(workload, config)
     at, (loader, computer) = (*head, var("j") * bn, const(0)), roles
     mask: dict[str, Expr | float] = {
         "row": var("m") * bm, "col": var("j") * bn, "shift": w.keys - w.seq, "causal": int(w.causal), "window": w.window,
     }
     return (
         TileOp(kind="load", title="load K", operand="K", at=at, tile=(1, 1, bn, bd), writes=("K",), ahead=ring - 1,
-               warp_role=loader),
+               warp_role=loader, **loads),
         TileOp(kind="load", title="load V", operand="V", at=at, tile=(1, 1, bn, bd), writes=("V",), ahead=ring - 1,
-               warp_role=loader),
+               warp_role=loader, **loads),
         TileOp(kind="compute", title="S = Q Kᵗ / √D", fn="scores", reads=("Q", "K"), writes=("S",), warp_role=computer,
                args={"scale": w.head_dim**-0.5, **mask}, matrix_flops=2 * bm * bn * bd),
         TileOp(kind="compute", title="online softmax: P, m, l; O rescaled", fn="online_softmax", reads=("S", "m", "l", "O"),

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kernels.attention import peer, reference
+from kernels.attention import flash_attn_2, flash_attn_3, peer, reference
 from kernels.contract import AttentionWorkload, Config, Device, Refusal
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ BACKENDS = {
     "sdpa_math": ("MATH", "SDPA math", "PyTorch's own matmul, softmax, matmul"),
 }
 ON_CPU = ("sdpa_flash", "sdpa_math")
+PUBLISHED = {
+    "sdpa_flash": flash_attn_2.blueprint("sdpa_flash"),
+    "sdpa_cudnn": replace(
+        flash_attn_3.blueprint("sdpa_cudnn"),
+        source="cuDNN's kernels are not published: taken to be like FlashAttention-3's, tiles and order alike"),
+}
 
 
 def _call(workload: AttentionWorkload) -> Callable[..., torch.Tensor]:
@@ -90,6 +97,7 @@ KERNELS = tuple(
     peer.spec(
         peer.info(name, title, summary, "torch.nn.functional.scaled_dot_product_attention"),
         partial(launch, backend), partial(constraints, name), peer.with_square if name == "sdpa_math" else reference.operands,
+        PUBLISHED.get(name),
     )
     for name, (backend, title, summary) in BACKENDS.items()
 )

@@ -63,6 +63,9 @@ class TileOp(Struct, frozen=True, kw_only=True, tag="op", omit_defaults=True):
     `at` are the element offsets of the tile in its operand, `tile` its extent; what lies beyond the operand's shape
     (or beyond `limits`, where given) is clipped, as the kernel's masks do. `fn` is a name in kernels/tile_math.py,
     called with the slots it reads and `args`. Work is per execution and counts whole tiles, masked lanes included.
+    A load runs `ahead` iterations before its use, where its slot is a ring; `early`: it is issued as soon as the tile before it
+    in its one slot has been used, and so runs beside what the program does until then. `multicast`: programs, neighbours in
+    launch order, that one read of the L2 serves; each of them counts the tile as loaded.
     """
 
     kind: Literal["load", "compute", "store"]
@@ -79,6 +82,8 @@ class TileOp(Struct, frozen=True, kw_only=True, tag="op", omit_defaults=True):
     vector_flops: int = 0
     exps: int = 0
     ahead: int = 0
+    early: bool = False
+    multicast: int = 1
     warp_role: str = ""
     mode: Literal["write", "rewrite", "add"] = "write"
 
@@ -104,8 +109,14 @@ class Launch(Struct, frozen=True, kw_only=True):
     """One kernel launch: a grid of programs that all run `body`.
 
     `grid` names its axes fastest first, as CUDA's x, y, z. `order` names a table that permutes the linear order.
-    With `resident` R > 0 the launch is persistent: item i runs on program i mod R. `sram_bytes` and `registers`
-    (per thread) are those that the compiler reported; None where nothing was compiled.
+    With `resident` R > 0 the launch is persistent: item i runs on program i mod R, or, `dynamic`, on the program that is free
+    first, in order. `sram_bytes` and `registers` (per thread) are those that the compiler reported; None where nothing was
+    compiled.
+
+    How warps share a program's work: `groups` of four warps go through the body each on rows of its own, and so one's softmax
+    may run beside another's products; 0: all warps, by fours. `async_products`: a group's softmax also runs beside products of
+    its own, which it issued before and waits for after. `warp_products`: each warp multiplies by itself (mma), even where
+    groups of four could together (wgmma).
     """
 
     name: str
@@ -118,7 +129,16 @@ class Launch(Struct, frozen=True, kw_only=True):
     registers: int | None = None
     order: str = ""
     resident: int = 0
+    dynamic: bool = False
+    groups: int = 0
+    async_products: bool = False
+    warp_products: bool = False
     repeat: int = 1
+
+    @property
+    def streams(self) -> int:
+        """Groups of four warps that compute, each in its own time: what can share the units of an SM within one program."""
+        return self.groups or max(1, self.warps // 4)
 
     @property
     def programs(self) -> int:

@@ -120,8 +120,9 @@ class Cost(Struct, frozen=True, kw_only=True):
 
 
 class KernelInfo(Struct, frozen=True, kw_only=True):
-    """What travels to a front end about a kernel. `opaque`: no schedule is known, and none is drawn.
+    """What travels to a front end about a kernel. `opaque`: no schedule of what runs here is known, and none is drawn.
 
+    `role`: one that is `published` is predicted and never run, for nothing that can be installed launches it.
     `place`: among those of its role, in the order in which they are taught; those without one follow by id.
     """
 
@@ -129,7 +130,7 @@ class KernelInfo(Struct, frozen=True, kw_only=True):
     title: str
     summary: str
     family: Family
-    role: Literal["baseline", "ours", "peer"]
+    role: Literal["baseline", "ours", "peer", "published"]
     passes: tuple[Pass, ...] = ("forward",)
     dtypes: tuple[str, ...] = ("float16", "bfloat16", "float32")
     params: tuple[Param, ...] = ()
@@ -140,6 +141,29 @@ class KernelInfo(Struct, frozen=True, kw_only=True):
     def params_of(self, pass_: Pass) -> tuple[Param, ...]:
         """Those that mean something in a pass."""
         return tuple(param for param in self.params if pass_ in param.passes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blueprint:
+    """What a prediction is made of. A peer's is what its authors published: tiles, warps, the order of loops; it need not be
+    installed. Answers without torch.
+
+    Attributes:
+        operands: workload -> the operands of the schedule, inputs first.
+        configure: (workload, device) -> Config: tiles by workload and device, and what is known of registers and SRAM.
+        constraints: (workload, config, device) -> sentences, empty where it can be predicted.
+        cost, schedule: (workload, config) -> closed form.
+        tolerance: workload -> as a kernel's, of the schedule executed.
+        source: where it was published, and what of it is a guess.
+    """
+
+    operands: Callable[[Any], tuple[Operand, ...]]
+    configure: Callable[[Any, Device], Config]
+    constraints: Callable[[Any, Config, Device], list[str]]
+    cost: Callable[[Any, Config], Cost]
+    schedule: Callable[[Any, Config], Schedule]
+    tolerance: Callable[[Any], float]
+    source: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +185,7 @@ class KernelSpec:
         tolerance: workload -> the largest error allowed against the reference, as max |out - ref| / max |ref|.
         save: (workload, tensors) fills the operands that are saved for this pass, where they are none of the reference's
             outputs; `launch` does so too.
+        published: of an opaque peer, what it is predicted from.
     """
 
     info: KernelInfo
@@ -175,6 +200,16 @@ class KernelSpec:
     compilations: Callable[[Any, Config], tuple[Compilation, ...]]
     tolerance: Callable[[Any], float]
     save: Callable[[Any, Tensors], None] | None = None
+    published: Blueprint | None = None
+
+    @property
+    def blueprint(self) -> Blueprint | None:
+        """What it is predicted from: its own schedule, else the published one; None where there is neither."""
+        if self.schedule is None:
+            return self.published
+        return Blueprint(
+            operands=self.operands, configure=self.configure, constraints=self.constraints, cost=self.cost,
+            schedule=self.schedule, tolerance=self.tolerance, source=self.info.source)
 
     @property
     def id(self) -> str:

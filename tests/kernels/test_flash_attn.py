@@ -1,4 +1,4 @@
-"""FlashAttention-3 and -4 through modules that stand in for them: layout, arguments, and what is refused."""
+"""FlashAttention-2, -3 and -4 through modules that stand in for them: layout, arguments, and what is refused."""
 
 from __future__ import annotations
 
@@ -20,8 +20,11 @@ from kernels.contract import AttentionWorkload, Config, Refusal
 from kernels.contract.workload import Pass
 from tests.kernels.shapes import CPU, H200, error, name, shape, tensors_for
 
-BOTH = list(LIBRARIES)
-MISSING = {"flash_attn_3": "FlashAttention-3 is not installed: build it", "flash_attn_4": "not installed: install it with pip"}
+ALL = list(LIBRARIES)
+MISSING = {
+    "flash_attn_2": "FlashAttention-2 is not installed: install it with pip",
+    "flash_attn_3": "FlashAttention-3 is not installed: build it", "flash_attn_4": "not installed: install it with pip",
+}
 Call = dict[str, Any]
 
 
@@ -66,7 +69,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, object], None]:
     return put
 
 
-@pytest.mark.parametrize("kernel", BOTH)
+@pytest.mark.parametrize("kernel", ALL)
 def test_one_that_is_not_installed_is_refused_with_a_remedy(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec, w = catalog()[kernel], bf16(64)
     tensors = tensors_for(spec, w)
@@ -80,7 +83,7 @@ def test_one_that_is_not_installed_is_refused_with_a_remedy(kernel: str, monkeyp
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-@pytest.mark.parametrize("kernel", BOTH)
+@pytest.mark.parametrize("kernel", ALL)
 @pytest.mark.parametrize("workload", [
     bf16(63, 2), bf16(40, seq_kv=63), bf16(40, 1, causal=False), bf16(70, 2, window=20), bf16(30, 2, seq_kv=70, window=20),
 ], ids=name)
@@ -100,7 +103,7 @@ def test_an_installed_one_is_handed_views_and_gives_the_reference(
         assert (call["causal"], call["window_size"]) == (w.causal, (w.window - 1, 0) if w.window else (-1, -1))
 
 
-@pytest.mark.parametrize("kernel", BOTH)
+@pytest.mark.parametrize("kernel", ALL)
 def test_what_it_would_copy_is_refused(kernel: str, install: Callable[[str, object], None]) -> None:
     spec, w = catalog()[kernel], bf16(16, direction="backward")
     install(kernel, stand_in([], with_lse=False))
@@ -144,7 +147,7 @@ def test_one_whose_import_fails_is_refused_with_the_reason(tmp_path: Path, monke
         spec.launch(w, Config(), tensors_for(spec, w))
 
 
-@pytest.mark.parametrize("kernel", BOTH)
+@pytest.mark.parametrize("kernel", ALL)
 def test_what_it_does_not_take_is_said_before_a_launch(kernel: str, install: Callable[[str, object], None]) -> None:
     install(kernel, stand_in([], with_lse=False))
     spec = catalog()[kernel]
@@ -154,7 +157,8 @@ def test_what_it_does_not_take_is_said_before_a_launch(kernel: str, install: Cal
 
     assert not says(bf16(64)) + says(bf16(64, seq_kv=40)) + says(bf16(64, head_dim=256, window=16))
     assert "float16 and bfloat16" in says(shape(64))
-    assert "this device has 8.9" in says(bf16(64), (8, 9))
+    assert ("this device has 8.9" in says(bf16(64), (8, 9))) == (kernel != "flash_attn_2")
+    assert "this device has 7.5" in says(bf16(64), (7, 5))
     assert "an unknown one" in says(bf16(64), None)
     assert ("no head dim 192" in says(bf16(64, head_dim=192), (10, 0))) == (kernel == "flash_attn_4")
     assert "NVIDIA GPU" in spec.constraints(bf16(64), Config(), CPU)[0]
@@ -165,7 +169,7 @@ def test_looking_for_them_imports_neither_them_nor_torch() -> None:
 import sys
 from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload, Config, Device
-for kernel in ("flash_attn_3", "flash_attn_4"):
+for kernel in ("flash_attn_2", "flash_attn_3", "flash_attn_4"):
     catalog()[kernel].constraints(AttentionWorkload(), Config(), Device(id="cuda:0", kind="cuda", name="x", capability=(9, 0)))
 assert not {"torch", "flash_attn", "flash_attn_interface"} & set(sys.modules)
 """
