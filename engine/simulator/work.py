@@ -79,7 +79,8 @@ def work_of(
     crowd = np.arange(1, residents + 1)
     bounded = np.maximum(together, np.maximum(mean(supply), mean(port) * crowd))
     return Work(
-        alone=runs.series(np.maximum(1, np.rint(alone * PICO)).astype(np.int64)), crowded=bounded / bounded[0], moved=runs.series(moved),
+        alone=runs.series(np.maximum(1, np.rint(alone * PICO)).astype(np.int64)), crowded=bounded / bounded[0],
+        moved=runs.series(moved),
         seconds={name: float(each) for name, each in zip(STATIONS, mean(stations) * size.sum(), strict=True)},
         waits=float(mean(waits) * size.sum()),
     )
