@@ -1,7 +1,7 @@
 """`python scripts/time_limits.py`: what this GPU does at most, which specs of simulated GPUs state.
 
-Each line is of 20 launches in one CUDA graph, the median of 15 replays, a launch: nothing, in grids of some sizes; reading, writing
-and copying arrays of some sizes, whose whole lies in the L2 or does not; and one thread's loads, each of which says where the next is.
+Each line is of 20 launches in one CUDA graph, the median of 15 replays, a launch: nothing, in grids of some sizes; reading,
+writing and copying arrays that lie in the L2 whole or do not; and one thread's loads, each of which says where the next is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MIB = 1 << 20
 
 
 @jit
-def nothing(x_ptr: tl.tensor) -> None:  # noqa: ARG001
+def nothing(x_ptr: tl.tensor) -> None:
     """Begins and ends."""
 
 
@@ -45,8 +45,8 @@ def move(x_ptr: tl.tensor, y_ptr: tl.tensor, part: int, BLOCK: tl.constexpr, REA
 
 @jit
 def chase(x_ptr: tl.tensor, y_ptr: tl.tensor, steps: int) -> None:
-    """Each load says where the next one is."""
-    at = tl.load(x_ptr)
+    """Each load says where the next one is, on from where the launch before ended."""
+    at = tl.load(y_ptr)
     for _ in range(steps):
         at = tl.load(x_ptr + at)
     tl.store(y_ptr, at)
@@ -83,15 +83,13 @@ def main() -> None:
             moved = part * 4 * sms * 4
             took = microseconds(partial(move[(4 * sms,)], x, y, part, BLOCK, read, write, num_warps=8))
             print(f"{name} {moved / MIB:.1f} MiB: {took:.2f} us, {moved * (read + write) / took / 1e6:.2f} TB/s")
-    for size in (1, 16, 1024):  # every line once
-        places = torch.randperm(size * MIB // 128, device="cuda")[: 1 << 16]
+    for size in (1, 16, 512):  # MiB, of which every line is one step
+        places = torch.randperm(size * MIB // 128, device="cuda")
         ring = torch.zeros(size * MIB // 4, device="cuda", dtype=torch.int32)
         ring[places * 32] = (places.roll(-1) * 32).int()
-        ring[0] = places[0] * 32
-        steps = len(places) // 4 // LAUNCHES if size > 64 else 2000
-        out = torch.zeros(1, device="cuda", dtype=torch.int32)
-        print(f"a load that says where the next is, in {size} MiB: "
-              f"{microseconds(partial(chase[(1,)], ring, out, steps, num_warps=1)) / steps * 1e3:.0f} ns")
+        out, steps = torch.zeros(1, device="cuda", dtype=torch.int32), 2000
+        took = microseconds(partial(chase[(1,)], ring, out, steps, num_warps=1))
+        print(f"a load that says where the next is, in {size} MiB: {took / steps * 1e3:.0f} ns")
 
 
 if __name__ == "__main__":
