@@ -84,7 +84,8 @@ def _backward_config(workload: AttentionWorkload, device: Device) -> Config:
 
 def constraints(workload: AttentionWorkload, config: Config, device: Device) -> list[str]:
     """What it does not do."""
-    return peer.not_published("FlashAttention-2", workload, config, device, (8, 9, 10, 12), "compute capability 8.0 or newer")
+    return peer.not_published(
+        "FlashAttention-2", workload, config, device, ((8, 0), (13, 0)), "compute capability 8.0 or newer")
 
 
 def forward(kernel: str, workload: AttentionWorkload, config: Config) -> Schedule:

@@ -89,7 +89,7 @@ def _backward_config(workload: AttentionWorkload, device: Device) -> Config:  # 
 
 def constraints(workload: AttentionWorkload, config: Config, device: Device) -> list[str]:
     """What it does not do."""
-    return peer.not_published("FlashAttention-3", workload, config, device, (9,), "compute capability 9.x")
+    return peer.not_published("FlashAttention-3", workload, config, device, ((9, 0), (10, 0)), "compute capability 9.x")
 
 
 def _groups(config: Config) -> int:

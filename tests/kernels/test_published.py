@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from kernels.catalog import catalog
-from kernels.contract import AttentionWorkload, Device, KernelSpec, Schedule
+from kernels.contract import AttentionWorkload, Config, Device, KernelSpec, Schedule
 from kernels.contract.walk import live_bytes, ops_of, program_steps
 from tests.kernels import test_laws as laws
 from tests.kernels.shapes import CPU, H200, name, of_passes, shape
@@ -39,6 +39,14 @@ def schedule_of(kernel: str, workload: AttentionWorkload, device: Device = H200)
 
 def by_id(value: object) -> str | None:
     return value.id if isinstance(value, KernelSpec) else name(value) if isinstance(value, AttentionWorkload) else None
+
+
+@pytest.fixture(autouse=True)
+def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The laws' small tiles, where FlashAttention-1's blocks of keys are whole numbers of its blocks of rows."""
+    spec = request.node.callspec.params.get("spec") if hasattr(request.node, "callspec") else None
+    if spec and spec.id == "flash_attn_1":
+        monkeypatch.setattr(laws, "SMALL", Config(params={"block_m": 16, "block_n": 32, "block_d": 128, "warps": 4}))
 
 
 def taken(spec: KernelSpec, workload: AttentionWorkload) -> bool:
