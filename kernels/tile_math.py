@@ -12,6 +12,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from kernels import chain_math
+
 if TYPE_CHECKING:
     import torch
 
@@ -260,4 +262,4 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         base_of, row_products, start_gradients, probabilities, score_gradients, accumulate_transposed, rounded_product,
         accumulate_dq, scaled, accumulate_rows, tanh_scaled,
     )
-}
+} | chain_math.FUNCTIONS

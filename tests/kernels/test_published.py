@@ -24,7 +24,7 @@ def as_run(spec: KernelSpec) -> KernelSpec:
     found = spec.published
     assert found
     return replace(spec, operands=found.operands, configure=found.configure, constraints=found.constraints, cost=found.cost,
-                   schedule=found.schedule, tolerance=found.tolerance)
+                   schedule=found.schedule, tolerance=found.tolerance, save=found.save)
 
 
 PUBLISHED = [as_run(spec) for spec in catalog().values() if spec.published]
