@@ -92,7 +92,7 @@ def _seconds(counted: Counted, launch: Launch, spec: DeviceSpec, clock_hz: float
         if op.matrix_flops and not (spec.products_from_sram and rows >= WGMMA_ROWS and not launch.warp_products):
             matrix = op.matrix_flops / (rate * (MMA_SHARE if spec.products_from_sram else spec.achievable_matrix))
             of_warp = max(16, rows // launch.warps)  # rows of a warp, which reads the other operand whole
-            sram = op.matrix_flops * size / (2 * of_warp) / spec.sram_bytes_per_clock
+            sram = (op.moved_bytes or op.matrix_flops * size / (2 * of_warp)) / spec.sram_bytes_per_clock
     return np.stack([times * matrix, times * op.exps / spec.exps_per_clock, times * vector, times * sram])
 
 
