@@ -68,7 +68,9 @@ def work_of(
             moved = moved + each.elements * runs.schedule.operand(each.op.operand).itemsize // each.op.multicast
     waits = _waits(runs, spec, clock_hz) + _bursts(runs, spec, clock_hz, at_once, found)
     crowd = np.arange(1, residents + 1).reshape(-1, *[1] * size.ndim)
-    times = round_times(stations / groups, waits, groups * residents)[groups - 1 :: groups]
+    matrix, exponential, vector, sram = stations
+    queues = np.stack([np.maximum(matrix, sram), exponential, vector])  # the next operands come while these are multiplied
+    times = round_times(queues / groups, waits, groups * residents)[groups - 1 :: groups]
     times = np.maximum(times, np.maximum(_supply(runs, spec), crowd * moved / (PORT * clock_hz)))
     return Work(
         times=tuple(runs.series(np.maximum(1, np.rint(each * PICO)).astype(np.int64)) for each in times),
