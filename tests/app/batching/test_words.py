@@ -168,7 +168,7 @@ def test_the_inspector_knows_the_work_and_each_batch() -> None:
     sections = BATCHINGS.inspected(snapshot(*run()))
     assert [title for title, _ in sections][:3] == ["the work", "batch 1", "batch 2"]
     assert plain(dict(sections[0][1])["W"]) == "128 MiB"
-    assert plain(dict(sections[1][1])["programs"]) == "256 of 16 rows"
+    assert plain(dict(sections[1][1])["programs"]) == "128 of 16 rows"
     assert BATCHINGS.inspected(snapshot(batch_feed.hello())) == []
 
 

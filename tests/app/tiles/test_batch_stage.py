@@ -55,8 +55,10 @@ def test_one_four_eight_and_the_largest_have_a_card(stage: BatchStage) -> None:
     stage.show_state(state(*run()), feed.H200)
     assert [card.card.batch for card in stage.cards if card.card] == [1, 4, 8, 256]
     said = plain(stage.cards[0].summary())
-    assert said.startswith("batch 1: 1 of 16 rows of each tile; 256 programs on 132 SMs, 2 to the fullest; W 128 MiB, X 16.0")
+    assert said.startswith("batch 1: 1 of 16 rows of each tile; 128 programs on 132 SMs; W 128 MiB, X 16.0 KiB")
     assert "of product ceiling 0.5 %, of read ceiling 85 %." in said
+    stage.show_state(state(*run(batching(width=16384))), feed.H200)
+    assert "256 programs on 132 SMs, 2 to the fullest;" in plain(stage.cards[0].summary())
     stage.show_state(state(*run(batching(batches=(1, 2)))), feed.H200)
     assert [card.card.batch for card in stage.cards if card.card] == [1, 2]
     stage.show_state(BatchState(), None)
@@ -66,7 +68,7 @@ def test_one_four_eight_and_the_largest_have_a_card(stage: BatchStage) -> None:
 
 def test_before_a_sample_there_are_tiles_and_no_numbers() -> None:
     card = cards_of(state(batch_feed.hello(), planned(batching())), feed.H200)[0]
-    assert (card.programs, card.rows, card.cells) == (256, 16, 132)
+    assert (card.programs, card.rows, card.cells) == (128, 16, 132)
     assert {value for _, value in card.figures} == {fmt.NA}
 
 
