@@ -18,12 +18,14 @@ def makespan(times: Floats, sms: int) -> float:
         times: seconds of each program, in launch order, where 1, 2, ... share its SM all the while: [room, programs].
     """
     room, count = times.shape
-    filled = 0.0
-    if count > SIMULATED + sms * room:
-        before = count - SIMULATED
-        before -= before % (sms * room)
-        filled, times = float(times[-1, :before].sum()) / (sms * room), times[:, before:]
-    return filled + _placed(times, sms)
+    before = full(count, room * sms)
+    filled = float(times[-1, :before].sum()) / (sms * room)
+    return filled + _placed(times[:, before:], sms)
+
+
+def full(count: int, at_once: int) -> int:
+    """Of so many programs, the first that are taken to fill all SMs, where more are than are placed one by one."""
+    return 0 if count <= SIMULATED + at_once else (count - SIMULATED) // at_once * at_once
 
 
 def _placed(times: Floats, sms: int) -> float:

@@ -124,12 +124,15 @@ def _launched(ready: _Ready, spec: DeviceSpec, clock_hz: float, again: float) ->
     runs, launch = ready.runs, ready.runs.launch
     found = work.work_of(runs, spec, clock_hz, ready.residents, ready.at_once, ready.touched)
     begin = work.BEGIN / clock_hz + spec.memory_latency_s
-    order = np.arange(launch.programs, dtype=np.int64)
+    in_turn = launch.resident > 0 and not launch.dynamic
+    before = 0 if in_turn else placing.full(launch.programs, ready.residents * spec.sms)
+    order = np.arange(before, launch.programs, dtype=np.int64)
     times = np.stack([each.at(order) for each in found.times]) / work.PICO
-    busy = float(times[-1].sum()) / ready.residents / spec.sms
-    if launch.resident and not launch.dynamic:
+    if in_turn:
         times = placing.dealt(times, ready.at_once)
-    end = placing.makespan(times, spec.sms) + (begin if launch.resident else 0.0)  # residents begin once
+    all_sms = ready.residents * spec.sms * work.PICO
+    filled, busy = found.times[-1].upto(before) / all_sms, found.times[-1].total / all_sms
+    end = filled + placing.makespan(times, spec.sms) + (begin if launch.resident else 0.0)  # residents begin once
     read, written = _dram(ready.touched, spec, again)
     l2 = found.moved.total / (spec.l2_bytes_per_clock * spec.max_clock_hz)  # whose clock is its own
     hbm = traffic.seconds(read, written, spec)
