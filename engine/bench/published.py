@@ -1,7 +1,7 @@
 """Tables of measured and published figures as data: assets/published/*.toml, one file a table. Without torch.
 
-A row is what `common` says and what it says itself: a kernel, the fields of its workload, a value. Fields that are lists stand for
-as many rows, one of each list; a value may be a text that says why there is none.
+A row is what `common` says and what it says itself: a kernel, the fields of its workload, a value. Fields that are lists stand
+for as many rows, one of each list; a value may be a text that says why there is none.
 """
 
 from __future__ import annotations
@@ -174,7 +174,8 @@ def _rows(where: str, values: Mapping[str, Any]) -> Iterable[Row]:
     lists = {name: value for name, value in values.items() if isinstance(value, list)}
     counts = {name: len(value) for name, value in lists.items()}
     if len(set(counts.values())) > 1:
-        raise TableError(f"{where}: lists are of one length, and these are of {', '.join(f'{n} {c}' for n, c in counts.items())}")
+        lengths = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        raise TableError(f"{where}: lists must be of one length: {lengths}")
     if lists and "value" in values and "value" not in lists:
         raise TableError(f"{where}.value: give one for each of {next(iter(lists))}")
     for number in range(next(iter(counts.values()), 1)):

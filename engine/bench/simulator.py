@@ -1,14 +1,17 @@
-"""The simulator held against tables: what it predicts of each row, how far off it is, and how far a plain roofline. Without torch."""
+"""The simulator held against tables: what it predicts of each row, how far off it is, and how far a plain roofline is.
+
+Without torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from engine.bench.published import Row, Table
+from engine.bench.published import Row, Table, Unit
 from engine.simulator import spec as specs
 from engine.simulator.figures import DeviceSpec
 from engine.simulator.prediction import Prediction, Unpredictable, predict
@@ -43,13 +46,17 @@ class Entry(Struct, frozen=True, kw_only=True):
 class Summary(Struct, frozen=True, kw_only=True):
     """One kernel of a table, over the rows that count: those with both numbers that no constant was chosen from.
 
-    `aim`: mean absolute error to be reached, a share as the others; None where none was set.
+    Attributes:
+        mean_error: mean absolute error of what the table prints, a share; `mean_time_error` of the time, None for bytes.
+        aim: of `mean_error`, to be reached; None where none was set.
     """
 
     kernel: str
     rows: int
     mean_error: float
+    mean_time_error: float | None
     roofline_mean_error: float
+    roofline_mean_time_error: float | None
     worst_row: str
     worst_error: float
     aim: float | None = None
@@ -81,26 +88,38 @@ def only(tables: Sequence[Table], wanted: tuple[str, ...]) -> list[Table]:
     return found
 
 
-def summaries(entries: Sequence[Entry], aims: dict[str, float]) -> tuple[Summary, ...]:
+def summaries(entries: Sequence[Entry], unit: Unit, aims: Mapping[str, float]) -> tuple[Summary, ...]:
     """By kernel, in the order in which they come. `aims` are in per cent."""
     found = []
     for kernel in dict.fromkeys(entry.kernel for entry in entries):
-        counted = [(entry.row, entry.error, entry.roofline_error) for entry in entries
-                   if entry.kernel == kernel and not entry.chosen_from]
-        errors = [(row, error, roof) for row, error, roof in counted if error is not None and roof is not None]
+        counted = [entry for entry in entries if entry.kernel == kernel and not entry.chosen_from]
+        errors = [(entry.error, entry.roofline_error, entry.row) for entry in counted
+                  if entry.error is not None and entry.roofline_error is not None]
         if errors:
-            worst_row, worst, _ = max(errors, key=lambda each: abs(each[1]))
+            own, roofline, _ = zip(*errors, strict=True)
+            worst, _, worst_row = max(errors, key=lambda each: abs(each[0]))
             found.append(Summary(
-                kernel=kernel, rows=len(errors), mean_error=fmean(abs(error) for _, error, _ in errors),
-                roofline_mean_error=fmean(abs(roof) for _, _, roof in errors), worst_row=worst_row, worst_error=worst,
-                aim=aims[kernel] / 100 if kernel in aims else None))
+                kernel=kernel, rows=len(errors), mean_error=_mean(own), mean_time_error=_mean_of_time(own, unit),
+                roofline_mean_error=_mean(roofline), roofline_mean_time_error=_mean_of_time(roofline, unit),
+                worst_row=worst_row, worst_error=worst, aim=aims[kernel] / 100 if kernel in aims else None))
     return tuple(found)
+
+
+def _mean(errors: Sequence[float]) -> float:
+    return fmean(map(abs, errors))
+
+
+def _mean_of_time(errors: Sequence[float], unit: Unit) -> float | None:
+    """Of a speed that is e too high the time is 1 / (1 + e) - 1 too long."""
+    if unit.startswith("gb"):
+        return None
+    return _mean([1 / (1 + error) - 1 for error in errors] if unit == "tflops" else errors)
 
 
 def _held(table: Table) -> Result:
     spec = specs.resolve(table.device)
     entries = tuple(_entry(row, table, spec) for row in table.rows)
-    return Result(table=replace(table, rows=()), entries=entries, summaries=summaries(entries, table.aims))
+    return Result(table=replace(table, rows=()), entries=entries, summaries=summaries(entries, table.unit, table.aims))
 
 
 def _entry(row: Row, table: Table, spec: DeviceSpec) -> Entry:
@@ -149,7 +168,7 @@ def _planned(row: Row, workload: Workload, spec: DeviceSpec) -> tuple[Blueprint,
     """Raises: Unpredictable with the reason where there is nothing to predict from."""
     kernel = catalog().get(row.kernel)
     if kernel is None:
-        raise Unpredictable(f"there is no kernel {row.kernel} yet")
+        raise Unpredictable(f"there is no kernel {row.kernel}")
     blueprint = kernel.blueprint
     if blueprint is None:
         raise Unpredictable(f"nobody published what {row.kernel} launches")
