@@ -1,4 +1,4 @@
-"""The engine without a window: python -m engine doctor | devices | kernels | run | decode | bench | serve."""
+"""The engine without a window: python -m engine doctor | devices | kernels | run | predict | decode | bench | serve."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from engine.options import (
 )
 from engine.protocol import Command, Configure, Fault, Start
 from engine.results import Collector, Result, table
+from engine.simulator.command import predict
 from kernels.contract import AttentionWorkload, Config, Device, Field, KernelSpec, Workload
 
 SECONDS = 2.0
@@ -39,6 +40,7 @@ def main() -> None:
 
 main.add_command(bench)
 main.add_command(decode)
+main.add_command(predict)
 
 
 @main.command()

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from kernels import chain_math
+
 if TYPE_CHECKING:
     import torch
 
@@ -110,6 +112,15 @@ def tile_softmax(s: T, m_i: T, l_i: T) -> tuple[T, T, T, T]:
     p = s.sub_(base[..., None]).exp_()
     weight = l_i * (m_i - base).exp_()
     return p, new, weight + p.sum(-1), weight
+
+
+def lse_softmax(s: T, lse: T) -> tuple[T, T, T, T]:
+    """The same step beside an O that is normalised, with its lse alone. -> P (unrounded), l, the weight w of that O, lse"""
+    m_i = lse.maximum(s.amax(-1))
+    base = m_i.nan_to_num(neginf=0.0)
+    p, weight = s.sub_(base[..., None]).exp_(), (lse - base).exp_()
+    total = weight + p.sum(-1)
+    return p, total, weight, share_lse(m_i, total)
 
 
 def accumulate_pv(o: T, p: T, v: T) -> T:
@@ -216,6 +227,11 @@ def rounded_product(weights: T, x: T) -> T:
     return _product(weights.to(x.dtype), x)
 
 
+def accumulate_dq(dq: T, ds: T, k: T) -> T:
+    """dQ + dS K in float32, dS rounded to the dtype of K; a copy, for dq may be the operand itself."""
+    return dq + rounded_product(ds, k)
+
+
 def scaled(x: T, *, scale: float) -> T:
     """x * scale"""
     return x * scale
@@ -245,10 +261,10 @@ def _float32() -> Any:
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
-        scores, mask, scale_and_mask, softmax, row_max, normalise, start_rows, start, online_softmax, tile_softmax,
+        scores, mask, scale_and_mask, softmax, row_max, normalise, start_rows, start, online_softmax, tile_softmax, lse_softmax,
         accumulate_pv, weighted_pv, start_o, pv, finish, page_scores, page_pv, scaled_scores, accumulate_scaled_pv,
         share_lse, start_merge, merge,
-        base_of, row_products, start_gradients, probabilities, score_gradients, accumulate_transposed, rounded_product, scaled,
-        accumulate_rows, add, tanh_scaled,
+         base_of, row_products, start_gradients, probabilities, score_gradients, accumulate_transposed, rounded_product,
+         accumulate_dq, scaled, accumulate_rows, add, tanh_scaled,
     )
-}
+} | chain_math.FUNCTIONS

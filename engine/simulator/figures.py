@@ -66,6 +66,7 @@ class DeviceSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     power_w: float
     sources: dict[str, str]
     estimated: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()         # what its driver calls it
     published_tflops: dict[PeakDtype, float] = {}
 
     @property
@@ -84,9 +85,9 @@ class DeviceSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.capability >= (9, 0)
 
     @property
-    def wgmma(self) -> bool:
-        """Whether warpgroups multiply asynchronously from SRAM. Source: PTX ISA, wgmma is of sm_90a alone."""
-        return self.capability == (9, 0)
+    def products_from_sram(self) -> bool:
+        """Whether the matrix units read shared memory themselves, for groups of warps. Source: PTX ISA, wgmma and tcgen05."""
+        return self.capability[0] in (9, 10)
 
     def flops_per_clock(self, dtype: PeakDtype) -> int | None:
         """Of one SM: of the matrix units, for float32 of the vector units; None where the part does not have the dtype."""

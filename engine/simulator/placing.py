@@ -8,50 +8,61 @@ import numpy as np
 
 from engine.simulator.sharing import Floats
 
-SIMULATED = 1 << 15  # programs that are placed one by one; of more, those before the last so many are taken to fill all SMs
+SIMULATED = 1 << 14  # programs that are placed one by one; of more, those before the last so many are taken to fill all SMs
 
 
-def makespan(alone: Floats, crowded: Floats, sms: int) -> float:
+def makespan(times: Floats, sms: int) -> float:
     """Seconds from the first program's start to the last one's end.
 
     Args:
-        alone: seconds of each by itself, in launch order. crowded: how many times as long, where 1, 2, ... share an SM.
+        times: seconds of each program, in launch order, where 1, 2, ... share its SM all the while: [room, programs].
     """
-    room, filled = len(crowded), 0.0
-    if len(alone) > SIMULATED + sms * room:
-        before = len(alone) - SIMULATED
+    room, count = times.shape
+    filled = 0.0
+    if count > SIMULATED + sms * room:
+        before = count - SIMULATED
         before -= before % (sms * room)
-        filled, alone = float(alone[:before].sum()) * crowded[-1] / (sms * room), alone[before:]
-    return filled + _placed(alone, crowded, sms)
+        filled, times = float(times[-1, :before].sum()) / (sms * room), times[:, before:]
+    return filled + _placed(times, sms)
 
 
-def _placed(alone: Floats, crowded: Floats, sms: int) -> float:
-    """One by one. An SM's own clock goes at the pace of its programs: by it each has the end that it would have alone."""
-    room, count = len(crowded), len(alone)
-    ends: list[list[float]] = [[] for _ in range(sms)]   # by the SM's own clock, a heap
-    clocks, seen = [0.0] * sms, [0.0] * sms              # its own clock, and when that was read
-    for number in range(min(count, sms * room)):
-        heapq.heappush(ends[number % sms], float(alone[number]))
-    coming = [(end[0] * crowded[len(end) - 1], sm) for sm, end in enumerate(ends) if end]
-    heapq.heapify(coming)
-    following, now = min(count, sms * room), 0.0
+def _placed(times: Floats, sms: int) -> float:
+    """One by one: between two events of an SM each of its programs goes on at the pace that so many leave it."""
+    (room, count), paced = times.shape, times.tolist()
+    left: list[dict[int, float]] = [{} for _ in range(sms)]  # of each program there, the share that is to be done
+    seen = [0.0] * sms
+    following = min(count, sms * room)
+    for number in range(following):
+        left[number % sms][number] = 1.0
+    coming: list[tuple[float, int]] = []
+
+    def ask(sm: int, now: float) -> None:
+        if mine := left[sm]:
+            paces = paced[len(mine) - 1]
+            heapq.heappush(coming, (now + min(rest * paces[number] for number, rest in mine.items()), sm))
+
+    for sm in range(sms):
+        ask(sm, 0.0)
+    now = 0.0
     while coming:
         now, sm = heapq.heappop(coming)
-        mine = ends[sm]
-        clocks[sm] += (now - seen[sm]) / crowded[len(mine) - 1]
-        seen[sm] = now
-        heapq.heappop(mine)
+        mine, passed = left[sm], now - seen[sm]
+        paces, seen[sm] = paced[len(mine) - 1], now
+        ended = min(mine, key=lambda number: mine[number] * paces[number])
+        del mine[ended]
+        for number in mine:
+            mine[number] = max(0.0, mine[number] - passed / paces[number])
         if following < count:
-            heapq.heappush(mine, clocks[sm] + float(alone[following]))
+            mine[following] = 1.0
             following += 1
-        if mine:
-            heapq.heappush(coming, (now + (mine[0] - clocks[sm]) * crowded[len(mine) - 1], sm))
+        ask(sm, now)
     return now
 
 
-def dealt(alone: Floats, programs: int) -> Floats:
-    """Seconds of each of so many resident programs, of which each takes every so-manieth item."""
-    whole = np.zeros(-(-len(alone) // programs) * programs)
-    whole[: len(alone)] = alone
-    sums: Floats = whole.reshape(-1, programs).sum(axis=0)
+def dealt(times: Floats, programs: int) -> Floats:
+    """Seconds of each of so many resident programs, of which each takes every so-manieth item: [room, programs]."""
+    room, count = times.shape
+    whole = np.zeros((room, -(-count // programs) * programs))
+    whole[:, :count] = times
+    sums: Floats = whole.reshape(room, -1, programs).sum(axis=1)
     return sums

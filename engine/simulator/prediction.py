@@ -124,10 +124,12 @@ def _launched(ready: _Ready, spec: DeviceSpec, clock_hz: float, again: float) ->
     runs, launch = ready.runs, ready.runs.launch
     found = work.work_of(runs, spec, clock_hz, ready.residents, ready.at_once, ready.touched)
     begin = work.BEGIN / clock_hz + spec.memory_latency_s
-    alone = found.alone.at(np.arange(launch.programs, dtype=np.int64)) / work.PICO
-    if launch.resident:  # programs begin once, and items are dealt out or taken by who is free
-        alone = alone if launch.dynamic else placing.dealt(alone, ready.at_once)
-    end = placing.makespan(alone, found.crowded, spec.sms) + (begin if launch.resident else 0.0)
+    order = np.arange(launch.programs, dtype=np.int64)
+    times = np.stack([each.at(order) for each in found.times]) / work.PICO
+    busy = float(times[-1].sum()) / ready.residents / spec.sms
+    if launch.resident and not launch.dynamic:
+        times = placing.dealt(times, ready.at_once)
+    end = placing.makespan(times, spec.sms) + (begin if launch.resident else 0.0)  # residents begin once
     read, written = _dram(ready.touched, spec, again)
     l2 = found.moved.total / (spec.l2_bytes_per_clock * spec.max_clock_hz)  # whose clock is its own
     hbm = traffic.seconds(read, written, spec)
@@ -135,7 +137,6 @@ def _launched(ready: _Ready, spec: DeviceSpec, clock_hz: float, again: float) ->
     depth = ready.residents * max(1, sum(each.op.ahead + 1 for each in runs.ops if each.op.ahead))
     paces = np.array([max(0.0, end - ramp), l2, hbm])
     seconds = ramp + float(round_times(paces, np.zeros(()), depth)[-1]) / depth
-    busy = float(alone.sum()) * found.crowded[-1] / ready.residents / spec.sms
     breakdown = {name: each / spec.sms for name, each in found.seconds.items()} | {
         "L2": l2, "HBM": hbm, "waits": found.waits / ready.residents / spec.sms, "tail": max(0.0, end - busy)}
     limits = occupancy.limits(launch, spec)

@@ -15,7 +15,7 @@ from engine.simulator.figures import DeviceSpec, SpecError, out_of_range, shown
 from engine.simulator.reading import plain, read
 from kernels.contract import Device
 
-__all__ = ["PREFIX", "DeviceSpec", "SpecError", "device_of", "folders", "found", "load", "resolve", "what_if"]
+__all__ = ["PREFIX", "DeviceSpec", "SpecError", "device_of", "folders", "found", "load", "of_device", "resolve", "what_if"]
 
 PREFIX = "sim:"         # of the ids of simulated devices
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -55,6 +55,15 @@ def resolve(wanted: str) -> DeviceSpec:
             raise error
     known = ", ".join(spec.id for spec in specs)
     raise SpecError(f"there is no simulated GPU {name!r}: choose from {known}, or give a file, as {PREFIX}mine.toml")
+
+
+def of_device(device: Device) -> DeviceSpec:
+    """The spec of a GPU that is here, by the name that its driver gives it. Raises: SpecError."""
+    specs, _ = _scan(folders())
+    for spec in specs:
+        if device.name in spec.names:
+            return spec
+    raise SpecError(f"{device.id} is a {device.name}, of which there is no spec: choose sim:ID of engine devices, or write one")
 
 
 def device_of(spec: DeviceSpec) -> Device:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -84,7 +84,14 @@ def touched(runs: Runs, at_once: int) -> tuple[Touched, ...]:
         else:
             whole = min(in_waves, float(operand.bytes))
         found.append(Touched(op.operand, whole, max(in_waves, whole), total * each, op.kind, op.mode == "add"))
-    return tuple(found)
+    return tuple(_once(each, found, runs) for each in found)
+
+
+def _once(each: Touched, found: list[Touched], runs: Runs) -> Touched:
+    """Its part of what it touches together with other ops of the launch, which may be the same elements."""
+    together = sum(other.distinct for other in found if (other.operand, other.kind) == (each.operand, each.kind))
+    part = min(1.0, runs.schedule.operand(each.operand).bytes / together) if together else 1.0
+    return replace(each, distinct=part * each.distinct)
 
 
 def _tiles(runs: Runs, counted: Counted, chosen: Ints) -> int:

@@ -39,15 +39,13 @@ class Work:
     """Of the programs of a launch.
 
     Attributes:
-        alone: picoseconds of each, by itself on an SM.
-        crowded: how many times as long it takes where 1, 2, ... share an SM: [residents].
+        times: picoseconds of each where 1, 2, ... share its SM.
         moved: bytes of each between L2 and SM.
         seconds: of each unit, over all programs: an SM's, by STATIONS.
         waits: seconds of waiting, over all programs.
     """
 
-    alone: Series
-    crowded: Floats
+    times: tuple[Series, ...]
     moved: Series
     seconds: dict[str, float]
     waits: float
@@ -69,20 +67,14 @@ def work_of(
         if each.op.operand:
             moved = moved + each.elements * runs.schedule.operand(each.op.operand).itemsize // each.op.multicast
     waits = _waits(runs, spec, clock_hz) + _bursts(runs, spec, clock_hz, at_once, found)
-    supply, port = _supply(runs, spec), moved / (PORT * clock_hz)
-    alone = np.maximum(round_times(stations / groups, waits, groups)[-1], np.maximum(supply, port))
-
-    def mean(values: Floats) -> Floats:
-        return np.asarray((values * size).reshape(*values.shape[: values.ndim - size.ndim], -1).sum(axis=-1) / size.sum())
-
-    together = round_times(mean(stations) / groups, mean(waits), groups * residents)[groups - 1 :: groups]
-    crowd = np.arange(1, residents + 1)
-    bounded = np.maximum(together, np.maximum(mean(supply), mean(port) * crowd))
+    crowd = np.arange(1, residents + 1).reshape(-1, *[1] * size.ndim)
+    times = round_times(stations / groups, waits, groups * residents)[groups - 1 :: groups]
+    times = np.maximum(times, np.maximum(_supply(runs, spec), crowd * moved / (PORT * clock_hz)))
     return Work(
-        alone=runs.series(np.maximum(1, np.rint(alone * PICO)).astype(np.int64)), crowded=bounded / bounded[0],
+        times=tuple(runs.series(np.maximum(1, np.rint(each * PICO)).astype(np.int64)) for each in times),
         moved=runs.series(moved),
-        seconds={name: float(each) for name, each in zip(STATIONS, mean(stations) * size.sum(), strict=True)},
-        waits=float(mean(waits) * size.sum()),
+        seconds={name: float((each * size).sum()) for name, each in zip(STATIONS, stations, strict=True)},
+        waits=float((waits * size).sum()),
     )
 
 
@@ -97,10 +89,10 @@ def _seconds(counted: Counted, launch: Launch, spec: DeviceSpec, clock_hz: float
     else:
         matrix = op.matrix_flops / (rate * spec.achievable_matrix)
         rows = launch.slot(op.writes[0]).shape[0] if op.matrix_flops else 0
-        if op.matrix_flops and not (spec.wgmma and rows >= WGMMA_ROWS and not launch.warp_products):
-            matrix = op.matrix_flops / (rate * (MMA_SHARE if spec.wgmma else spec.achievable_matrix))
+        if op.matrix_flops and not (spec.products_from_sram and rows >= WGMMA_ROWS and not launch.warp_products):
+            matrix = op.matrix_flops / (rate * (MMA_SHARE if spec.products_from_sram else spec.achievable_matrix))
             of_warp = max(16, rows // launch.warps)  # rows of a warp, which reads the other operand whole
-            sram = op.matrix_flops * size / (2 * of_warp) / spec.sram_bytes_per_clock
+            sram = (op.moved_bytes or op.matrix_flops * size / (2 * of_warp)) / spec.sram_bytes_per_clock
     return np.stack([times * matrix, times * op.exps / spec.exps_per_clock, times * vector, times * sram])
 
 

@@ -155,7 +155,7 @@ def constraints(library: Library, workload: AttentionWorkload, config: Config, d
     if workload.itemsize != 2:
         reasons.append(f"{library.title} takes float16 and bfloat16 only")
     major = device.capability[0] if device.capability else 0
-    if device.kind == "cuda" and major not in library.majors:
+    if device.kind != "cpu" and major not in library.majors:
         has = "an unknown one" if device.capability is None else "{}.{}".format(*device.capability)
         reasons.append(f"{library.title} needs {library.hardware} and this device has {has}")
     if workload.head_dim in library.gaps.get(major, ()):

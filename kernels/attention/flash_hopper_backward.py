@@ -423,5 +423,6 @@ def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
     """delta, the walk, dQ from its sum, and what shared KV heads need beside. The order is that of the data."""
     return key_walk.schedule(
         workload, config, kernel="flash_hopper", walk="flash_hopper_backward", warps=12, ring=config["stages"],
-        turns=2, sum_in_sram=True, parts=parts(workload), idle=False, roles=("producer", "consumer"),
+        turns=2, sum_in_sram=True, parts=parts(workload), idle=False, roles=("producer", "consumer"), groups=2,
+        async_products=True,
     )

@@ -6,6 +6,7 @@ dQ from its sum, and where programs share the queries of a KV head sums of dK an
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from kernels.contract import (
 )
 from kernels.jit import block_d, cdiv
 
+RINGS = ("base", "delta", "Q", "dO")  # what a program loads for each tile of queries
 ALIGNED_ROWS = 4  # float32 numbers in the 16 bytes of which TMA's strides are multiples
 
 
@@ -84,10 +86,10 @@ def cost(workload: AttentionWorkload, config: Config, parts: int = 1, idle: bool
         parts: programs that share the query heads of a KV head.
         idle: whether keys that no query sees are loaded too.
     """
-    w, bm, bn, bd = workload, config["block_m"], config["block_n"], block_d(workload.head_dim)
+    w, bm, bn, bd = workload, config["block_m"], config["block_n"], row_walk.width(workload, config)
     first, last = _tile_range(w, config)
     heads, key_heads = w.batch * w.heads, w.batch * w.kv_heads
-    block = gradient_rows.row_block(w)
+    block, row_bd = gradient_rows.row_block(w), block_d(w.head_dim)
     row_wise = cdiv(w.seq, block) * block * heads  # rows computed on, masked lanes included
     tiles = int(np.maximum(last - first, 0).sum()) * heads
     spanned = heads * int(np.where(last > first, np.minimum(last * bm, w.seq) - first * bm, 0).sum())  # rows
@@ -97,7 +99,7 @@ def cost(workload: AttentionWorkload, config: Config, parts: int = 1, idle: bool
     blocks = np.minimum(bn, w.keys - np.arange(len(first)) * bn)
     loaded = key_heads * row_bytes * int(blocks.sum() if idle else blocks[visited].sum())
     keys, key_sums, shared = key_heads * w.keys * row_bytes, key_heads * w.keys * sum_bytes, parts > 1
-    rounded = cdiv(w.keys, block) * block * key_heads * 2 * bd if shared else key_heads * len(first) * bn * bd
+    rounded = cdiv(w.keys, block) * block * key_heads * 2 * row_bd if shared else key_heads * len(first) * bn * bd
 
     def traffic(walked: int, times: int) -> dict[str, Traffic]:
         """Of all operands, where the walk reads so many rows, and reads keys and adds to their sums so many times."""
@@ -112,7 +114,7 @@ def cost(workload: AttentionWorkload, config: Config, parts: int = 1, idle: bool
 
     return Cost(
         nominal_flops=w.nominal_flops, flops=tiles * 10 * bm * bn * bd,
-        vector_flops=tiles * 4 * bm * bn + row_wise * (3 * bd + 1) + rounded,
+        vector_flops=tiles * 4 * bm * bn + row_wise * (3 * row_bd + 1) + rounded,
         exps=tiles * bm * bn, hbm=traffic(union, 1), tile=traffic(spanned, parts),
     )
 
@@ -120,6 +122,7 @@ def cost(workload: AttentionWorkload, config: Config, parts: int = 1, idle: bool
 def schedule(
     workload: AttentionWorkload, config: Config, *, kernel: str, walk: str, warps: int, ring: int, turns: int = 1,
     sum_in_sram: bool = False, parts: int = 1, idle: bool = True, roles: tuple[str, str] = ("", ""),
+    alone: Collection[str] = (), moved: Mapping[str, int] | None = None, **more: Any,
 ) -> Schedule:
     """delta, the walk of each block of keys over its queries, and dQ from its sum.
 
@@ -131,8 +134,12 @@ def schedule(
         parts: programs that share the query heads of a KV head, and add to sums of dK and dV.
         idle: whether keys that no query sees are loaded too.
         roles: of the warps that load and of those that compute.
+        alone: those of Q, dO, base and delta that have one place instead of a ring, the numbers in registers; and V, where it
+            lies there too.
+        moved: bytes between SRAM and registers of a tile's steps, by what they give.
+        more: what else is true of the launch that walks.
     """
-    w, bn, bd, (loader, computer) = workload, config["block_n"], block_d(workload.head_dim), roles
+    w, bn, bd, (loader, computer) = workload, config["block_n"], row_walk.width(workload, config), roles
     first, last = ranges(w, config)
     at, compiled = (var("b"), var("g") // parts, var("n") * bn, const(0)), config.resources.get(walk)
     seen = last.clip(0, 1)  # 0 where a window ends before the first query
@@ -155,30 +162,38 @@ def schedule(
     launch = Launch(
         name=walk, title="dK and dV by blocks of keys", warps=warps,
         grid=(Axis("n", cdiv(w.keys, bn)), Axis("g", w.kv_heads * parts), Axis("b", w.batch)),
-        slots=_slots(w, config, ring, turns, sum_in_sram),
+        slots=_slots(w, config, {name: 1 if name in alone else ring for name in RINGS}, turns, sum_in_sram, "V" in alone),
         body=(
             *((load("K"), load("V")) if idle or not w.window else (Loop(var="any", last=seen, body=(load("K"), load("V"))),)),
             TileOp(kind="compute", title="dK = 0, dV = 0", fn="start_gradients", writes=("dK", "dV"), warp_role=computer),
             Loop(var="r", last=const(share), body=(
-                Loop(var="m", first=first, last=last, body=_tile_ops(w, config, ring, roles, var("g") * share + var("r"))),)),
+                Loop(var="m", first=first, last=last,
+                     body=_tile_ops(w, config, ring, roles, var("g") * share + var("r"), alone, moved or {})),)),
             *(() if shared else (scaled,)), store("dK"), store("dV"),
         ),
-        sram_bytes=compiled.sram_bytes if compiled else None, registers=compiled.registers if compiled else None,
+        sram_bytes=compiled.sram_bytes if compiled else None, registers=compiled.registers if compiled else None, **more,
     )
     return Schedule(
         kernel=kernel, operands=(*operands(w, shared), *row_walk.unwritten(w)), launches=(*before, launch, *after),
     )
 
 
-def _slots(workload: AttentionWorkload, config: Config, ring: int, turns: int, sum_in_sram: bool) -> tuple[Slot, ...]:
-    bm, bn, bd, size = config["block_m"], config["block_n"], block_d(workload.head_dim), workload.itemsize
-    numbers: dict[str, Any] = {"shape": (bm,), "itemsize": 4, "copies": ring, "place": "sram" if ring > 1 else "registers"}
+def _slots(
+    workload: AttentionWorkload, config: Config, rings: Mapping[str, int], turns: int, sum_in_sram: bool,
+    values_in_registers: bool,
+) -> tuple[Slot, ...]:
+    bm, bn, bd, size = config["block_m"], config["block_n"], row_walk.width(workload, config), workload.itemsize
+
+    def numbers(name: str) -> Slot:
+        place: Any = "sram" if rings[name] > 1 else "registers"
+        return Slot(name=name, operand=name, shape=(bm,), itemsize=4, copies=rings[name], place=place)
+
     return (
         Slot(name="K", shape=(bn, bd), itemsize=size, operand="K"),
-        Slot(name="V", shape=(bn, bd), itemsize=size, operand="V"),
-        Slot(name="Q", shape=(bm, bd), itemsize=size, copies=ring, operand="Q"),
-        Slot(name="dO", shape=(bm, bd), itemsize=size, copies=ring, operand="dO"),
-        Slot(name="base", operand="base", **numbers), Slot(name="delta", operand="delta", **numbers),
+        Slot(name="V", shape=(bn, bd), itemsize=size, operand="V", place="registers" if values_in_registers else "sram"),
+        Slot(name="Q", shape=(bm, bd), itemsize=size, copies=rings["Q"], operand="Q"),
+        Slot(name="dO", shape=(bm, bd), itemsize=size, copies=rings["dO"], operand="dO"),
+        numbers("base"), numbers("delta"),
         Slot(name="dS", shape=(bm, bn), itemsize=size, copies=turns),
         Slot(name="S", shape=(bm, bn), itemsize=4, place="registers", operand="S"),
         Slot(name="P", shape=(bm, bn), itemsize=4, place="registers", operand="P"),
@@ -190,10 +205,12 @@ def _slots(workload: AttentionWorkload, config: Config, ring: int, turns: int, s
 
 
 def _tile_ops(
-    workload: AttentionWorkload, config: Config, ring: int, roles: tuple[str, str], head: Expr,
+    workload: AttentionWorkload, config: Config, ring: int, roles: tuple[str, str], head: Expr, alone: Collection[str],
+    moved: Mapping[str, int],
 ) -> tuple[TileOp, ...]:
     """One tile of queries of a query head."""
-    w, bm, bn, bd, (loader, computer) = workload, config["block_m"], config["block_n"], block_d(workload.head_dim), roles
+    w, bm, bn, bd = workload, config["block_m"], config["block_n"], row_walk.width(workload, config)
+    loader, computer = roles
     move = gradient_rows.row_ops(w, bm, head)
     mask: dict[str, Expr | float] = {
         "row": var("m") * bm, "col": var("n") * bn, "shift": w.keys - w.seq, "causal": int(w.causal), "window": w.window,
@@ -201,11 +218,14 @@ def _tile_ops(
 
     def compute(title: str, fn: str, reads: tuple[str, ...], writes: str, *, product: bool = True, **more: Any) -> TileOp:
         return TileOp(kind="compute", title=title, fn=fn, reads=reads, writes=(writes,), warp_role=computer,
-                      matrix_flops=2 * bm * bn * bd if product else 0, **more)
+                      matrix_flops=2 * bm * bn * bd if product else 0, moved_bytes=moved.get(writes, 0), **more)
+
+    def load(name: str) -> TileOp:
+        return move("load", name, numbers=name in ("base", "delta"), ahead=0 if name in alone else ring - 1,
+                    early=name in alone, warp_role=loader)
 
     return (
-        *(move("load", name, numbers=name in ("base", "delta"), ahead=ring - 1, warp_role=loader)
-          for name in ("base", "delta", "Q", "dO")),
+        *map(load, RINGS),
         compute("S = Q Kᵗ / √D", "scores", ("Q", "K"), "S", args={"scale": w.head_dim**-0.5, **mask}),
         compute("P = exp(S - lse)", "probabilities", ("S", "base"), "P", product=False, vector_flops=2 * bm * bn, exps=bm * bn),
         compute("dV += Pᵗ dO", "accumulate_transposed", ("dV", "P", "dO"), "dV"),

@@ -78,17 +78,18 @@ def on_gpu_alone(device: Device, what: str) -> list[str]:
 
 
 def not_published(
-    title: str, workload: AttentionWorkload, config: Config, device: Device, majors: tuple[int, ...], hardware: str
+    title: str, workload: AttentionWorkload, config: Config, device: Device,
+    capabilities: tuple[tuple[int, int], tuple[int, int]], hardware: str,
 ) -> list[str]:
     """Sentences where authors published nothing to predict from: another device, one query, elements of 32 bits, tiles that
     do not fit.
 
     Args:
-        majors: the major compute capabilities that they have kernels for, called `hardware`.
+        capabilities: the first that they have kernels for and the first that they have none for again, called `hardware`.
     """
     if device.kind == "cpu":
         return [f"{title} is predicted on GPUs alone"]
-    if device.capability is None or device.capability[0] not in majors:
+    if device.capability is None or not capabilities[0] <= device.capability < capabilities[1]:
         has = "an unknown one" if device.capability is None else "{}.{}".format(*device.capability)
         return [f"{title} needs {hardware} and this device has {has}"]
     reasons = [] if workload.itemsize == 2 else [f"{title} takes float16 and bfloat16 only"]

@@ -32,7 +32,8 @@ def cost(workload: AttentionWorkload, config: Config) -> Cost:
 
 def schedule(
     workload: AttentionWorkload, config: Config, *, kernel: str, launch: str, axes: str = "mhb", ring: int = 1,
-    roles: tuple[str, str] = ("", ""), resident: int = 0, loads: dict[str, Any] | None = None, **more: Any,
+    roles: tuple[str, str] = ("", ""), resident: int = 0, moved: dict[str, int] | None = None,
+    loads: dict[str, Any] | None = None, **more: Any,
 ) -> Schedule:
     """One launch, one item per block of rows, head and sequence.
 
@@ -42,6 +43,7 @@ def schedule(
         ring: copies of K and V.
         roles: of the warps that load and of those that compute.
         resident: programs that stay and take items; 0 too where every item has its own.
+        moved: bytes between SRAM and registers or matrix units of the two products, by what they give.
         loads: what else is true of the loads of K and V.
         more: what else is true of the launch.
     """
@@ -58,7 +60,7 @@ def schedule(
                warp_role=loader),
         compute("m = -inf, l = 0, O = 0", "start", ("Q",), ("Q", "m", "l", "O")),
         Loop(var="j", first=first, last=last, body=row_walk.tile_ops(
-            w, config, (var("b"), var("h") // w.group), ring, roles, **(loads or {}))),
+            w, config, (var("b"), var("h") // w.group), ring, roles, moved, **(loads or {}))),
         compute("O = O / l", "finish", ("O", "l"), ("O",), vector_flops=bm * bd),
         TileOp(kind="store", title="store O", operand="O", at=(*rows, const(0)), tile=(1, 1, bm, bd), reads=("O",),
                warp_role=computer),

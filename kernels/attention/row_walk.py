@@ -6,6 +6,7 @@ walk. `least`: tiles that a block visits though none of its rows sees a key.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,7 @@ def slots(workload: AttentionWorkload, config: Config, ring: int) -> tuple[Slot,
 
 def tile_ops(
     workload: AttentionWorkload, config: Config, head: tuple[Expr, Expr], ring: int, roles: tuple[str, str] = ("", ""),
-    **loads: Any,
+    moved: Mapping[str, int] | None = None, **loads: Any,
 ) -> tuple[TileOp, ...]:
     """One step of the walk, tile j of K and V.
 
@@ -103,10 +104,11 @@ def tile_ops(
         head: (batch, KV head) as expressions.
         ring: copies of K and V, so that loads run one less ahead.
         roles: of the warps that load and of those that compute.
+        moved: bytes between SRAM and registers of the products, by what they give: S and O.
         loads: what else is true of the loads.
     """
     w, bm, bn, bd = workload, config["block_m"], config["block_n"], width(workload, config)
-    at, (loader, computer) = (*head, var("j") * bn, const(0)), roles
+    at, (loader, computer), moved = (*head, var("j") * bn, const(0)), roles, moved or {}
     mask: dict[str, Expr | float] = {
         "row": var("m") * bm, "col": var("j") * bn, "shift": w.keys - w.seq, "causal": int(w.causal), "window": w.window,
     }
@@ -116,9 +118,9 @@ def tile_ops(
         TileOp(kind="load", title="load V", operand="V", at=at, tile=(1, 1, bn, bd), writes=("V",), ahead=ring - 1,
                warp_role=loader, **loads),
         TileOp(kind="compute", title="S = Q Kᵗ / √D", fn="scores", reads=("Q", "K"), writes=("S",), warp_role=computer,
-               args={"scale": w.head_dim**-0.5, **mask}, matrix_flops=2 * bm * bn * bd),
+               args={"scale": w.head_dim**-0.5, **mask}, matrix_flops=2 * bm * bn * bd, moved_bytes=moved.get("S", 0)),
         TileOp(kind="compute", title="online softmax: P, m, l; O rescaled", fn="online_softmax", reads=("S", "m", "l", "O"),
                writes=("P", "m", "l", "O"), vector_flops=vector_flops(bm, bn, bd), exps=bm * bn + bm, warp_role=computer),
         TileOp(kind="compute", title="O += P V", fn="accumulate_pv", reads=("O", "P", "V"), writes=("O",),
-               matrix_flops=2 * bm * bn * bd, warp_role=computer),
+               matrix_flops=2 * bm * bn * bd, moved_bytes=moved.get("O", 0), warp_role=computer),
     )

@@ -88,7 +88,7 @@ def constraints(name: str, workload: AttentionWorkload, config: Config, device: 
     if workload.window:
         reasons.append("SDPA has no sliding window: set window to 0")
     reasons += peer.keyless(workload, "SDPA gives NaN, not 0, for")
-    if device.kind == "cuda" and workload.dtype == "float32" and name in ("sdpa_flash", "sdpa_cudnn"):
+    if device.kind != "cpu" and workload.dtype == "float32" and name in ("sdpa_flash", "sdpa_cudnn"):
         reasons.append(f"{BACKENDS[name][1]} takes float16 and bfloat16 only")
     return reasons
 

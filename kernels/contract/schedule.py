@@ -65,7 +65,8 @@ class TileOp(Struct, frozen=True, kw_only=True, tag="op", omit_defaults=True):
     called with the slots it reads and `args`. Work is per execution and counts whole tiles, masked lanes included.
     A load runs `ahead` iterations before its use, where its slot is a ring; `early`: it is issued as soon as the tile before it
     in its one slot has been used, and so runs beside what the program does until then. `multicast`: programs, neighbours in
-    launch order, that one read of the L2 serves; each of them counts the tile as loaded.
+    launch order, that one read of the L2 serves; each of them counts the tile as loaded. `moved_bytes`: what a compute op
+    moves between SRAM and registers or matrix units, where it is known how its warps share the tiles: 0 where it is not.
     """
 
     kind: Literal["load", "compute", "store"]
@@ -81,6 +82,7 @@ class TileOp(Struct, frozen=True, kw_only=True, tag="op", omit_defaults=True):
     matrix_flops: int = 0
     vector_flops: int = 0
     exps: int = 0
+    moved_bytes: int = 0
     ahead: int = 0
     early: bool = False
     multicast: int = 1

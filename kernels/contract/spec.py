@@ -155,6 +155,7 @@ class Blueprint:
         cost, schedule: (workload, config) -> closed form.
         tolerance: workload -> as a kernel's, of the schedule executed.
         source: where it was published, and what of it is a guess.
+        save: as a kernel's, where the schedule is executed.
     """
 
     operands: Callable[[Any], tuple[Operand, ...]]
@@ -164,6 +165,7 @@ class Blueprint:
     schedule: Callable[[Any, Config], Schedule]
     tolerance: Callable[[Any], float]
     source: str
+    save: Callable[[Any, Tensors], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +211,7 @@ class KernelSpec:
             return self.published
         return Blueprint(
             operands=self.operands, configure=self.configure, constraints=self.constraints, cost=self.cost,
-            schedule=self.schedule, tolerance=self.tolerance, source=self.info.source)
+            schedule=self.schedule, tolerance=self.tolerance, source=self.info.source, save=self.save)
 
     @property
     def id(self) -> str:

@@ -95,7 +95,7 @@ def refused(title: str, workload: AttentionWorkload, config: Config, device: Dev
         reasons.append(f"{title} decodes one query a sequence: set the sequence to 1 and the KV length to the cached tokens")
     if w.window:
         reasons.append(f"{title} reads the whole cache: set window to 0")
-    older = device.kind == "cuda" and device.capability is not None and device.capability < HOPPER
+    older = device.kind != "cpu" and device.capability is not None and device.capability < HOPPER
     asked = [name for name in ("tma", "dependent") if config.params.get(name)]
     if older and asked:
         reasons.append(f"{' and '.join(asked)} of {title} need compute capability {HOPPER[0]}.{HOPPER[1]}: set them to 0")

@@ -193,7 +193,7 @@ def _ring(config: Config) -> int:
 def constraints(workload: LinearWorkload, config: Config, device: Device) -> list[str]:
     """Tiles that do not fit the SM, and what a device has not."""
     need = _ring(config) * (config["block_m"] + config["block_n"]) * config["block_k"] * workload.itemsize
-    older = device.kind == "cuda" and device.capability is not None and device.capability < HOPPER
+    older = device.kind != "cpu" and device.capability is not None and device.capability < HOPPER
     asked = [name for name in ("tma", "dependent") if older and config.params.get(name)]
     reasons = [f"{name} of batched_linear needs compute capability 9.0: set it to 0" for name in asked]
     return [*reasons, *tuned.too_large("batched_linear", need, device)]

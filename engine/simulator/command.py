@@ -1,0 +1,174 @@
+"""`python -m engine predict`: kernels on a GPU that need not be here. Without torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+from msgspec import Struct
+
+from engine import memory
+from engine.console import as_json, device_of, kernels_of, print_json, print_rich, spec_of
+from engine.options import (
+    FIELDS,
+    LAYER_FIELDS,
+    BadInput,
+    default_layer,
+    default_workload,
+    layer_from,
+    params_from,
+    workload_from,
+    workload_options,
+)
+from kernels.contract import Config, Device, KernelSpec, Workload
+
+if TYPE_CHECKING:
+    from engine.simulator.figures import DeviceSpec
+
+SCHEMA = "tilescope-predict-1"
+MHZ = 1e6
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """One kernel, as printed.
+
+    Attributes:
+        provenance: what the figures are, all of them.
+        clock_mhz: of the SMs.
+        time_us: of one execution, L2 warm.
+        breakdown_us: what each unit, the L2, HBM, waiting, launching and the tail would take by itself.
+        peak_memory_bytes: what torch would reserve.
+        doubts: in what the prediction lies outside of what was held against measurements.
+        refused: a sentence, and then there are no numbers.
+    """
+
+    schema: str = SCHEMA
+    kernel: str
+    device: str
+    provenance: str = "simulated"
+    workload: Workload
+    config: dict[str, int]
+    clock_mhz: float
+    time_us: float | None = None
+    tflops: float | None = None
+    dram_read_bytes: int | None = None
+    dram_write_bytes: int | None = None
+    tile_bytes: int | None = None
+    l2_hit_rate: float | None = None
+    limiter: str | None = None
+    breakdown_us: dict[str, float] | None = None
+    peak_memory_bytes: int | None = None
+    doubts: tuple[str, ...] = ()
+    refused: str | None = None
+
+
+@click.command()
+@click.option("--kernel", "kernel", metavar="ID[,ID...]", default="naive,flash", show_default=True, help="Of engine kernels.")
+@click.option("--device", "device", metavar="ID", default="sim:h200-sxm", show_default=True,
+              help="sim:ID of engine devices, sim:FILE.toml, or a GPU that is here, by its spec.")
+@click.option("--clock-mhz", type=click.FloatRange(100, 20000), help="Of the SMs, locked; left out, the spec's.")
+@as_json
+@workload_options
+def predict(kernel: str, device: str, clock_mhz: float | None, as_json: bool, **options: Any) -> int:
+    """How long kernels would take on a GPU, and what they would move."""
+    from kernels.catalog import catalog
+
+    spec, where = _spec(device)
+    known = catalog()
+    specs = kernels_of([name.strip() for name in kernel.split(",")], known)
+    if len({each.kind for each in specs}) > 1:
+        raise BadInput("these kernels compute different things: predict each family by itself")
+    linear = specs[0].info.family == "linear"
+    workload: Workload = (
+        layer_from(options, default_layer(where)) if linear else workload_from(options, default_workload(where)))
+    params = params_from(options, [each.info for each in specs], LAYER_FIELDS if linear else FIELDS)
+    results = [predicted(each, workload, spec, where, params.get(each.id, {}), clock_mhz) for each in specs]
+    if as_json:
+        print_json(results)
+    else:
+        print_rich(table(results, spec))
+    return 0
+
+
+def _spec(wanted: str) -> tuple[DeviceSpec, Device]:
+    """A simulated GPU, or the spec of one that is here. Raises: BadInput."""
+    from engine import devices
+    from engine.simulator import spec
+
+    if wanted.startswith(spec.PREFIX):
+        found = spec_of(wanted)
+        return found, spec.device_of(found)
+    here = device_of(wanted, devices.find())
+    if here.kind == "cpu":
+        raise BadInput("a CPU is not predicted: choose sim:ID of engine devices")
+    try:
+        found = spec.of_device(here)
+    except spec.SpecError as error:
+        raise BadInput(str(error)) from error
+    return found, spec.device_of(found)
+
+
+def predicted(
+    kernel: KernelSpec, workload: Workload, spec: DeviceSpec, device: Device, params: dict[str, int], clock_mhz: float | None
+) -> Result:
+    """What is said of one kernel."""
+    from engine.planner import PlanError, configured
+    from engine.simulator.prediction import Unpredictable, predict
+    from engine.simulator.validity import doubts
+
+    print_as = {"kernel": kernel.id, "device": device.id, "workload": workload, "clock_mhz": clock_mhz or spec.clock_hz / MHZ}
+    blueprint = kernel.blueprint
+    if blueprint is None:
+        return Result(**print_as, config={}, refused=f"{kernel.info.title} has no schedule that was published: "  # type: ignore[arg-type]
+                                                     "it runs, and is not predicted")
+    try:
+        config = (configured(kernel, workload, device, params) if kernel.schedule else
+                  blueprint.configure(workload, device))
+    except PlanError as error:
+        raise BadInput(str(error)) from error
+    reasons = _reasons(kernel, workload, config, device)
+    if not reasons:
+        try:
+            found = predict(blueprint.schedule(workload, config), spec, clock_mhz * MHZ if clock_mhz else None)
+        except Unpredictable as error:
+            reasons = [str(error)]
+    if reasons:
+        return Result(**print_as, config=config.params, refused="; ".join(reasons))  # type: ignore[arg-type]
+    return Result(
+        **print_as, config=config.params, time_us=found.seconds * 1e6,  # type: ignore[arg-type]
+        tflops=workload.nominal_flops / found.seconds / 1e12, dram_read_bytes=round(found.dram_read_bytes),
+        dram_write_bytes=round(found.dram_write_bytes), tile_bytes=found.tile_bytes, l2_hit_rate=found.l2_hit_rate,
+        limiter=found.limiter, breakdown_us={name: seconds * 1e6 for name, seconds in found.breakdown.items()},
+        peak_memory_bytes=memory.peak_bytes(device, workload, [blueprint.operands(workload)]),
+        doubts=doubts(kernel, workload, spec, found),
+    )
+
+
+def _reasons(kernel: KernelSpec, workload: Workload, config: Config, device: Device) -> list[str]:
+    """Why it cannot be predicted so."""
+    from engine.planner import reasons
+
+    blueprint = kernel.blueprint
+    assert blueprint is not None
+    found = reasons(kernel, workload, config, device) if kernel.schedule else blueprint.constraints(workload, config, device)
+    need, memory_bytes = memory.peak_bytes(device, workload, [blueprint.operands(workload)]), device.memory_bytes or 0
+    if not found and need > memory_bytes:
+        found = [f"it needs {memory.text(need)} and {device.name} has {memory.text(memory_bytes)}: choose a smaller shape"]
+    return found
+
+
+def table(results: list[Result], spec: DeviceSpec) -> Any:
+    """As a rich table, for a person."""
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False, header_style="bold", title=f"{spec.title}, simulated", title_justify="left")
+    for column in ("kernel", "time", "TFLOP/s", "HBM read", "written", "L2 hits", "limited by", "doubts"):
+        shown.add_column(column, justify="left" if column in ("kernel", "limited by", "doubts") else "right")
+    for r in results:
+        if r.refused or r.time_us is None:
+            shown.add_row(r.kernel, "n/a", "n/a", "n/a", "n/a", "n/a", "n/a", r.refused)
+            continue
+        shown.add_row(
+            r.kernel, f"{r.time_us:,.4g} µs", f"{r.tflops:,.3g}", memory.text(r.dram_read_bytes or 0),
+            memory.text(r.dram_write_bytes or 0), f"{r.l2_hit_rate:.0%}", r.limiter, "; ".join(r.doubts) or "none")
+    return shown

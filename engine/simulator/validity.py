@@ -1,0 +1,37 @@
+"""What of a prediction lies outside of what was held against measurements: sentences. The tables are docs/simulator.md."""
+
+from __future__ import annotations
+
+from engine.simulator.figures import DeviceSpec
+from engine.simulator.prediction import Prediction
+from kernels.contract import AttentionWorkload, KernelSpec, LinearWorkload, Workload
+
+HELD = ("NVIDIA H200",)  # what drivers call the GPUs whose own kernels were measured beside their predictions
+MATTER = {               # of the figures of a spec, those that limit by each part of a breakdown
+    "matrix": ("achievable_matrix",), "L2": ("l2_bytes_per_clock", "achievable_l2"),
+    "HBM": ("achievable_bandwidth", "achievable_copy", "achievable_l2"), "waits": ("memory_latency_s", "l2_latency_s"),
+    "launch": ("graph_launch_s",),
+}
+EIGHT_BITS = ("paged", "int8", "fp8")
+
+
+def doubts(kernel: KernelSpec, workload: Workload, spec: DeviceSpec, prediction: Prediction) -> tuple[str, ...]:
+    """Empty where a prediction is of a kind that was held against measurements."""
+    found = []
+    if workload.dtype == "float32":
+        found.append("float32 was not held against measurements")
+    if workload.pass_ == "backward":
+        found.append("backward passes were not held against measurements")
+    if isinstance(workload, AttentionWorkload) and workload.window:
+        found.append("windows were not held against measurements")
+    if isinstance(workload, LinearWorkload) and workload.repeat > 1:
+        found.append("steps of a recurrent network were not held against measurements")
+    if kernel.id in EIGHT_BITS:
+        found.append("it was 15 to 25 % slower than predicted: its schedule does not say all that it computes")
+    if min(each.programs for each in prediction.launches[:1]) < spec.sms // 4:
+        found.append("so few programs were not held against measurements")
+    if not set(spec.names) & set(HELD):
+        found.append(f"our kernels were not measured on a {spec.title}")
+    if guessed := [name for name in MATTER.get(prediction.limiter, ()) if name in spec.estimated]:
+        found.append(f"{', '.join(guessed)} of {spec.title} {'is' if len(guessed) == 1 else 'are'} estimated")
+    return tuple(found)
