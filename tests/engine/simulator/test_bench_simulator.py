@@ -21,13 +21,15 @@ from tests.engine.simulator.test_published import TABLES, write
 
 ROOT = Path(__file__).parents[3]
 CEILINGS = {  # per cent of mean absolute error: a little above what is reached, so that what makes it worse is seen
+    "fa3-h100": {"flash_attn_3": 11}, "fa2-h100": {"sdpa_flash": 15}, "standard-h100": {"eager": 40},
+    "fa2-a100-d128": {"sdpa_flash": 39}, "fa2-a100-d64": {"sdpa_flash": 37}, "standard-a100": {"eager": 48},
+    "fa1-appendix": {"eager": 25, "flash_attn_1": 15}, "fa1-figure-time": {"eager_masked": 28, "flash_attn_1": 102},
+    "fa1-figure-bytes": {"eager_masked": 5, "flash_attn_1": 6},
+    "occupancy-h200": {"sdpa_cudnn": 4}, "decode-fit-h200": {"split_kv": 7},
     "h200-forward": {"naive": 7, "fused_softmax": 7, "flash": 6, "flash_hopper": 10},
-    "h200-backward": {"flash": 42, "flash_hopper": 14},
-    "h200-decode": {"split_kv": 11, "paged": 17, "int8": 24, "fp8": 25},
-    "h200-linear": {"batched_linear": 11},
-    "h200-bytes": {"naive": 4, "fused_softmax": 4, "flash": 20, "flash_hopper": 30},
-    "fa3-h100": {"flash_attn_3": 11}, "fa2-h100": {"sdpa_flash": 10}, "occupancy-h200": {"sdpa_cudnn": 4},
-    "decode-fit-h200": {"split_kv": 7},
+    "h200-backward": {"flash": 42, "flash_hopper": 10},
+    "h200-decode": {"split_kv": 11, "paged": 17, "int8": 24, "fp8": 25}, "h200-linear": {"batched_linear": 11},
+    "h200-bytes": {"naive": 4, "fused_softmax": 4, "flash_v1": 95, "flash": 20, "flash_hopper": 31},
 }
 
 @pytest.fixture(scope="module")
@@ -125,12 +127,11 @@ def test_a_kernel_without_the_pass_in_its_schedule_is_not_predicted(monkeypatch:
 # --- how good it is -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("id", CEILINGS)
+@pytest.mark.parametrize("id", TABLES)
 def test_errors_stay_under_their_ceilings(results: dict[str, simulator.Result], id: str) -> None:
-    found = {one.kernel: one for one in results[id].summaries}
-    over = {kernel: found[kernel].mean_error for kernel, ceiling in CEILINGS[id].items()
-            if found[kernel].mean_error > ceiling / 100}
-    assert over == {}
+    reached = {one.kernel: 100 * one.mean_error for one in results[id].summaries}
+    assert reached.keys() == CEILINGS[id].keys()
+    assert {kernel: error for kernel, error in reached.items() if error > CEILINGS[id][kernel]} == {}
 
 
 @pytest.mark.parametrize("id", ["h200-forward", "h200-decode", "fa3-h100", "fa2-h100", "occupancy-h200", "decode-fit-h200"])
