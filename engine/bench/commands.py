@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from engine.bench.generate_command import generate
+from engine.bench.simulator_command import simulator
 from engine.bench.tool_commands import hardware_bytes, sanitize
 from engine.bench.tune_command import OWN_TABLE, tune_attention
 from engine.console import as_json, device_of, family_of, kernels_of, measuring, on_device, patience, print_json
@@ -29,6 +30,7 @@ def bench() -> None:
 bench.add_command(hardware_bytes)
 bench.add_command(sanitize)
 bench.add_command(generate)
+bench.add_command(simulator)
 
 
 def _of_rows(command: F) -> F:
