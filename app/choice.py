@@ -68,7 +68,7 @@ def restored(shown: Configuration, hello: Hello, instead: str) -> tuple[Choice, 
     Args:
         instead: the device that serves where the picture's is not here.
     """
-    known = {info.id for info in hello.kernels if info.family == "attention"}
+    known = {info.id for info in hello.kernels if info.family == "attention" and info.runs}
     missing = [kernel for kernel in shown.kernels if kernel not in known]
     device, sentences = moved(shown, hello, instead)
     if missing:
@@ -80,7 +80,7 @@ def restored(shown: Configuration, hello: Hello, instead: str) -> tuple[Choice, 
 
 def fitted(choice: Choice, hello: Hello) -> Choice | None:
     """A choice kept from an earlier start, where this engine can still run it."""
-    known = {info.id for info in hello.kernels if info.family == "attention"}
+    known = {info.id for info in hello.kernels if info.family == "attention" and info.runs}
     kernels = tuple(kernel for kernel in choice.kernels if kernel in known)
     if not kernels or all(device.id != choice.device for device in hello.devices):
         return None

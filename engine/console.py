@@ -92,8 +92,9 @@ def kernels_of(names: Iterable[str], known: Mapping[str, KernelSpec], family: Fa
 
 
 def family_of(family: Family, known: Mapping[str, KernelSpec], peers: bool = False) -> list[str]:
-    """The kernels of a family, those of libraries too where `peers`."""
-    return [name for name, spec in known.items() if spec.info.family == family and (peers or spec.info.role != "peer")]
+    """The kernels of a family that can run, those of libraries too where `peers`."""
+    return [name for name, spec in known.items()
+            if spec.info.family == family and spec.info.runs and (peers or spec.info.role != "peer")]
 
 
 def converse(

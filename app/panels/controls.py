@@ -107,7 +107,7 @@ class Controls(Form):
     def _kernel_rows(self, hello: Hello) -> QWidget:
         self.kernels, self.reasons = {}, {}
         rows: list[QWidget] = []
-        for info in (info for info in hello.kernels if info.family == FAMILY):
+        for info in (info for info in hello.kernels if info.family == FAMILY and info.runs):
             tick, reason = QCheckBox(info.title), reason_label()
             tick.setToolTip(info.summary)
             tick.toggled.connect(self._kernels_changed)

@@ -12,7 +12,7 @@ Dao et al. (2022), figure 2, counts for standard attention.
 The mask itself, one for all heads, is made beforehand. Heads of a group share K and V without the copies a user would make, and
 Q and K are not copied into the order of heads.
 Source: attention_pytorch in benchmarks/benchmark_flash_attention.py of Dao-AILab/flash-attention.
-A guess: cuBLAS's tiles, 64 registers a thread of what multiplies nothing, 20 operations an element for dropout.
+A guess: cuBLAS's tiles, 72 registers a thread of what multiplies nothing, 20 operations an element for dropout.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from kernels.attention import flash_attn_2, flash_attn_3, peer, reference
+from kernels.attention import flash_attn_2, flash_attn_3, peer, reference, sdpa_math
 from kernels.contract import AttentionWorkload, Config, Device, Refusal
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ PUBLISHED = {
     "sdpa_cudnn": replace(
         flash_attn_3.blueprint("sdpa_cudnn"),
         source="cuDNN's kernels are not published: taken to be like FlashAttention-3's, tiles and order alike"),
+    "sdpa_math": sdpa_math.BLUEPRINT,
 }
 
 

@@ -138,6 +138,11 @@ class KernelInfo(Struct, frozen=True, kw_only=True):
     source: str = ""
     place: int = 99
 
+    @property
+    def runs(self) -> bool:
+        """Whether anything can launch it."""
+        return self.role != "published"
+
     def params_of(self, pass_: Pass) -> tuple[Param, ...]:
         """Those that mean something in a pass."""
         return tuple(param for param in self.params if pass_ in param.passes)

@@ -15,7 +15,7 @@ from tests.kernels.shapes import H200
 
 def test_roles_come_in_order() -> None:
     roles = [spec.info.role for spec in catalog().values()]
-    assert roles == sorted(roles, key=["baseline", "ours", "peer"].index)
+    assert roles == sorted(roles, key=["baseline", "ours", "peer", "published"].index)
     ours = {"naive", "fused_softmax", "flash_v1", "flash"}
     assert ours | {"sdpa_flash", "sdpa_cudnn", "sdpa_efficient", "sdpa_math"} <= set(catalog())
 
@@ -39,6 +39,9 @@ for spec in catalog().values():
     w = spec.kind()
     config = spec.configure(w, device)
     spec.constraints(w, config, device), spec.cost(w, config), spec.schedule and spec.schedule(w, config)
+    if plan := spec.blueprint:
+        config = plan.configure(w, device)
+        plan.constraints(w, config, device), plan.cost(w, config), plan.schedule(w, config)
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

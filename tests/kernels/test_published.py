@@ -7,8 +7,9 @@ from dataclasses import replace
 import msgspec
 import pytest
 
+from kernels.attention import chain_steps
 from kernels.catalog import catalog
-from kernels.contract import AttentionWorkload, Config, Device, KernelSpec, Schedule
+from kernels.contract import AttentionWorkload, Config, Cost, Device, KernelSpec, Refusal, Schedule
 from kernels.contract.walk import live_bytes, ops_of, program_steps
 from tests.kernels import test_laws as laws
 from tests.kernels.shapes import CPU, H200, name, of_passes, shape
@@ -29,6 +30,9 @@ def as_run(spec: KernelSpec) -> KernelSpec:
 
 PUBLISHED = [as_run(spec) for spec in catalog().values() if spec.published]
 LIKE = {"sdpa_flash": "flash_attn_2", "sdpa_cudnn": "flash_attn_3"}
+CHAINS = [spec for spec in PUBLISHED if spec.id in ("eager", "eager_masked", "sdpa_math")]
+NEVER_RUN = [spec for spec in catalog().values() if spec.info.role == "published"]
+GPT2_MEDIUM = AttentionWorkload(batch=64, heads=16, kv_heads=16, seq=1024, head_dim=64, dtype="float16", causal=False)
 
 
 def schedule_of(kernel: str, workload: AttentionWorkload, device: Device = H200) -> Schedule:
@@ -200,3 +204,85 @@ def test_a_matrix_unit_moves_no_more_than_shared_memory_gives_it() -> None:
         ops = [op for op, loops in ops_of(walk.body) if loops and op.matrix_flops]
         sram_clocks = sum(op.moved_bytes for op, loops in ops_of(walk.body) if loops) / 128
         assert sram_clocks == pytest.approx(share * sum(op.matrix_flops for op in ops) / 2048, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("spec", "workload"), of_passes(CHAINS, [shape(70, 2), shape(40, 4, seq_kv=100, causal=False)]), ids=by_id)
+def test_rows_that_no_program_holds_are_read_twice(
+    spec: KernelSpec, workload: AttentionWorkload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chain_steps, "ROW_ELEMENTS", 32)
+    monkeypatch.setattr(chain_steps, "ELEMENTS", 32)
+    laws.test_schedule_executed_agrees_with_reference(spec, workload, "float32")
+    laws.test_ops_sum_to_the_closed_form(spec, workload)
+    laws.test_distinct_touches_are_the_compulsory_bytes(spec, workload)
+
+
+def cost_of(kernel: str, workload: AttentionWorkload) -> Cost:
+    blueprint = catalog()[kernel].blueprint
+    assert blueprint
+    return blueprint.cost(workload, blueprint.configure(workload, A100))
+
+
+def both(workload: AttentionWorkload) -> list[AttentionWorkload]:
+    return [msgspec.structs.replace(workload, pass_=direction) for direction in ("forward", "backward")]
+
+
+def test_the_first_papers_figure_standard_attention() -> None:
+    """40.3 GB of HBM, forward and backward: 18 passes over N_q N_kv in 16 bits, and 12 over N D."""
+    costs = [cost_of("eager_masked", w) for w in both(GPT2_MEDIUM)]
+    square, rows = (GPT2_MEDIUM.batch * GPT2_MEDIUM.heads * GPT2_MEDIUM.seq * n * 2 for n in (1024, 64))
+    assert sum(cost.hbm_bytes for cost in costs) == 18 * square + 12 * rows + 1024 * 1024 * 2
+    assert sum(cost.hbm_bytes for cost in costs) == pytest.approx(40.3e9, rel=0.01)
+    assert [sum(t.read + t.written for name, t in cost.hbm.items() if name[0] in "SPk" or name.startswith(("dP", "dS")))
+            for cost in costs] == [int(8.5 * square), int(9.5 * square)]
+
+
+def test_the_first_papers_figure_flash() -> None:
+    """4.4 GB of HBM lie between what cannot be avoided and what crosses to the SMs: some of what waits is found in the L2."""
+    costs = [cost_of("flash_attn_1", w) for w in both(GPT2_MEDIUM)]
+    assert sum(cost.hbm_bytes for cost in costs) < 4.4e9 < sum(cost.tile_bytes for cost in costs)
+    causal = [cost_of("flash_attn_1", w) for w in both(msgspec.structs.replace(GPT2_MEDIUM, causal=True))]
+    assert sum(cost.tile_bytes for cost in causal) < 4.4e9, "the figure's mask hides no blocks"
+
+
+def test_flash_attention_1_moves_q_for_each_block_and_o_once_less() -> None:
+    cost, row = cost_of("flash_attn_1", GPT2_MEDIUM), 64 * 16 * 1024 * 64
+    assert cost.tile["Q"].read == 4 * row * 2
+    assert (cost.tile["O sum"].read, cost.tile["O sum"].written, cost.tile["O"].written) == (3 * row * 4, 3 * row * 4, row * 2)
+    short = cost_of("flash_attn_1", msgspec.structs.replace(GPT2_MEDIUM, seq=128))
+    assert short.tile["O sum"].read == 0, "one block leaves nothing to wait"
+
+
+def test_dropout_is_work_and_no_bytes() -> None:
+    for w in both(GPT2_MEDIUM):
+        blueprint = catalog()["flash_attn_1"].blueprint
+        assert blueprint
+        config = blueprint.configure(w, A100)
+        dropping = msgspec.structs.replace(config, params={**config.params, "dropout": 1})
+        plain, more = blueprint.cost(w, config), blueprint.cost(w, dropping)
+        assert (more.tile, more.hbm, more.flops, more.exps) == (plain.tile, plain.hbm, plain.flops, plain.exps)
+        assert more.vector_flops - plain.vector_flops == 11 * w.batch * w.heads * w.seq * w.keys
+
+
+def test_sdpa_math_works_in_float32_whatever_the_dtype() -> None:
+    """36 bytes an element of S forward in 16 bits, 30 in float32, 8 more with a mask."""
+    w = shape(512, head_dim=64, causal=False)
+    square = w.batch * w.heads * w.seq * w.keys
+    for dtype, causal, each in (("float16", False, 36), ("float32", False, 30), ("float16", True, 44)):
+        cost = cost_of("sdpa_math", msgspec.structs.replace(w, dtype=dtype, causal=causal))
+        moved = sum(t.read + t.written for name, t in cost.hbm.items() if name[0] in "SPh")
+        assert moved == each * square
+
+
+@pytest.mark.parametrize("spec", NEVER_RUN, ids=by_id)
+def test_what_is_predicted_alone_refuses_to_run_in_a_sentence(spec: KernelSpec) -> None:
+    w = shape(64, dtype="float16")
+    for device in (CPU, H200):
+        (said,) = spec.constraints(w, spec.configure(w, device), device)
+        assert "is predicted, never run" in said
+        assert ": choose " in said
+    with pytest.raises(Refusal, match="is predicted, never run"):
+        spec.launch(w, Config(), {})
+    assert spec.info.opaque
+    assert spec.blueprint
