@@ -8,6 +8,7 @@ import numpy as np
 
 from engine.simulator.sharing import Floats
 
+SAME = 1e-9          # of a time: what lies nearer together is at once
 SIMULATED = 1 << 14  # programs that are placed one by one; of more, those before the last so many are taken to fill all SMs
 
 
@@ -19,8 +20,8 @@ def makespan(times: Floats, sms: int) -> float:
     """
     room, count = times.shape
     before = full(count, room * sms)
-    filled = float(times[-1, :before].sum()) / (sms * room)
-    return filled + _placed(times[:, before:], sms)
+    filled: float = times[-1, :before].sum() / (sms * room)
+    return float(filled + _placed(times[:, before:], sms))
 
 
 def full(count: int, at_once: int) -> int:
@@ -29,35 +30,36 @@ def full(count: int, at_once: int) -> int:
 
 
 def _placed(times: Floats, sms: int) -> float:
-    """One by one: between two events of an SM each of its programs goes on at the pace that so many leave it."""
+    """One by one: between two events of an SM each of its programs goes on at the pace that so many leave it. Of SMs that have
+    room at once the emptiest is first."""
     (room, count), paced = times.shape, times.tolist()
     left: list[dict[int, float]] = [{} for _ in range(sms)]  # of each program there, the share that is to be done
-    seen = [0.0] * sms
-    following = min(count, sms * room)
-    for number in range(following):
-        left[number % sms][number] = 1.0
+    seen, following, now = [0.0] * sms, 0, 0.0
     coming: list[tuple[float, int]] = []
-
-    def ask(sm: int, now: float) -> None:
-        if mine := left[sm]:
-            paces = paced[len(mine) - 1]
-            heapq.heappush(coming, (now + min(rest * paces[number] for number, rest in mine.items()), sm))
-
-    for sm in range(sms):
-        ask(sm, 0.0)
-    now = 0.0
-    while coming:
-        now, sm = heapq.heappop(coming)
-        mine, passed = left[sm], now - seen[sm]
-        paces, seen[sm] = paced[len(mine) - 1], now
-        ended = min(mine, key=lambda number: mine[number] * paces[number])
-        del mine[ended]
-        for number in mine:
-            mine[number] = max(0.0, mine[number] - passed / paces[number])
-        if following < count:
-            mine[following] = 1.0
+    freed = list(range(sms))
+    while freed:
+        emptiest = [(len(left[sm]), sm) for sm in freed if len(left[sm]) < room]
+        heapq.heapify(emptiest)
+        while emptiest and following < count:
+            held, sm = heapq.heappop(emptiest)
+            left[sm][following] = 1.0
             following += 1
-        ask(sm, now)
+            if held + 1 < room:
+                heapq.heappush(emptiest, (held + 1, sm))
+        for sm in freed:
+            if mine := left[sm]:
+                paces = paced[len(mine) - 1]
+                heapq.heappush(coming, (now + min([rest * paces[number] for number, rest in mine.items()]), sm))
+        freed = []
+        if coming:
+            now = coming[0][0]
+        while coming and coming[0][0] <= now * (1 + SAME):
+            _, sm = heapq.heappop(coming)
+            mine, passed = left[sm], now - seen[sm]
+            paces, seen[sm] = paced[len(mine) - 1], now
+            rests = {number: rest - passed / paces[number] for number, rest in mine.items()}
+            left[sm] = {number: rest for number, rest in rests.items() if rest > SAME}
+            freed.append(sm)
     return now
 
 

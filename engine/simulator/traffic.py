@@ -76,7 +76,7 @@ def touched(runs: Runs, at_once: int) -> tuple[Touched, ...]:
             continue
         operand = runs.schedule.operand(op.operand)
         each = int((counted.elements * runs.sizes).sum()) / total * operand.itemsize
-        in_waves = sum(_tiles(runs, counted, part) for part in parts) * waves / len(parts) * each
+        in_waves = sum(_tiles(runs, counted, part) for part in parts) * count / sum(map(len, parts)) * each
         if waves == 1:
             whole = in_waves
         elif count <= ENUMERATED:
