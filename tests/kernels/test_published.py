@@ -176,6 +176,19 @@ def test_what_tells_flash_attention_3_from_2() -> None:
         assert [op.early for op, _ in ops_of(two.body) if op.kind == "load"] == [False, True, True]
 
 
+def test_of_our_kernels_flash_for_hopper_alone_hides_its_softmax() -> None:
+    """Triton waits for P V together with the next S: on Hopper too flash's softmax runs beside other groups' products alone."""
+    for spec in catalog().values():
+        if spec.schedule is None or spec.info.family != "attention":
+            continue
+        for direction in spec.info.passes:
+            w = shape(4096, head_dim=128, dtype="bfloat16", direction=direction)
+            for launch in spec.schedule(w, spec.configure(w, H200)).launches:
+                walks = launch.name in ("flash_hopper", "flash_hopper_backward")
+                assert launch.async_products == walks
+                assert launch.streams == (2 if walks else launch.warps // 4)
+
+
 def test_an_odd_number_of_blocks_makes_no_clusters() -> None:
     odd = schedule_of("flash_attn_3", shape(3 * 128, head_dim=128, causal=False, dtype="float16"))
     assert {op.multicast for op, _ in ops_of(odd.launches[0].body)} == {1}
