@@ -153,6 +153,8 @@ def test_a_kernel_with_a_schedule_is_predicted_from_it() -> None:
     ("flash_attn_3", H200, 64, True, (192, 128), 16), ("flash_attn_3", H200, 128, True, (128, 128), 12),
     ("flash_attn_3", H200, 128, False, (128, 176), 12), ("flash_attn_3", H200, 256, False, (128, 80), 12),
     ("sdpa_flash", A100, 64, False, (128, 128), 4), ("sdpa_cudnn", H200, 128, False, (128, 176), 12),
+    ("flash_attn_1", A100, 64, False, (16, 256), 4), ("flash_attn_1", T4, 128, False, (16, 128), 4),
+    ("eager", A100, 64, False, (128, 128), 4), ("sdpa_math", H200, 64, False, (128, 128), 8),
 ])
 def test_tiles_are_those_that_were_published(
     kernel: str, device: Device, head_dim: int, causal: bool, tile: tuple[int, int], warps: int
