@@ -57,7 +57,7 @@ def product(
     scaled = TileOp(kind="compute", title=f"{result} = alpha {result}", fn="scaled", reads=("C",), writes=("C",),
                     args={"scale": alpha}, vector_flops=bm * bn)
     launch = Launch(
-        name=name, title=title, warps=config["warps"], groups=config.params.get("groups", 0),
+        name=name, title=title, warps=config["warps"], groups=config.params.get("groups", 0), wgmma="groups" in config.params,
         grid=(Axis("m", cdiv(rows, bm)), Axis("n", cdiv(cols, bn)), Axis("h", heads), Axis("b", batch)),
         slots=(slot("A", a, bm, form != "tn"), slot("B", b, bn, form == "nt"),
                Slot(name="C", shape=(bm, bn), itemsize=4, place="registers", operand=result)),

@@ -175,7 +175,7 @@ def _step(workload: LinearWorkload, config: Config, step: int) -> Launch:
     return Launch(
         name="linear", title="Y = X Wᵀ" if w.repeat == 1 else f"step {step + 1}: h = tanh(h Wᵀ / √d)",
         grid=(Axis("m", cdiv(w.batch, bm)), Axis("n", cdiv(w.d_out, bn))), slots=slots, body=(begin, walk, *bend, store),
-        warps=config["warps"], sram_bytes=compiled.sram_bytes if compiled else None,
+        warps=config["warps"], wgmma=tuned.by_wgmma(config, bn), sram_bytes=compiled.sram_bytes if compiled else None,
         registers=compiled.registers if compiled else None,
     )
 

@@ -13,6 +13,7 @@ from kernels.contract import AttentionWorkload, Config, Cost, Device, KernelSpec
 from kernels.contract.walk import live_bytes, ops_of, program_steps
 from tests.kernels import test_laws as laws
 from tests.kernels.shapes import CPU, H200, name, of_passes, shape
+from tests.kernels.test_compile import matrix
 
 A100 = Device(id="sim:a100", kind="sim", name="A100", capability=(8, 0), sms=108, sram_bytes_per_block=163 << 10)
 A6000 = Device(id="sim:a6000", kind="sim", name="A6000", capability=(8, 6), sms=84, sram_bytes_per_block=99 << 10)
@@ -189,6 +190,27 @@ def test_of_our_kernels_flash_for_hopper_alone_hides_its_softmax() -> None:
                 walks = launch.name in ("flash_hopper", "flash_hopper_backward")
                 assert launch.async_products == walks
                 assert launch.streams == (2 if walks else launch.warps // 4)
+
+
+def test_wgmma_is_where_the_compiler_was_seen_to_use_it() -> None:
+    """test_compile.py finds the instruction in the code of these launches."""
+    seen = set()
+    for spec in catalog().values():
+        if spec.schedule is None:
+            continue
+        for direction in spec.info.passes:
+            w = spec.kind()
+            w = msgspec.structs.replace(w, pass_=direction) if isinstance(w, AttentionWorkload) else w
+            config = spec.configure(w, H200)
+            wanted = {c.launch: matrix("sm_90", c) == "HGMMA" for c in spec.compilations(w, config)}
+            for launch in spec.schedule(w, config).launches:
+                if any(op.matrix_flops for op, _ in ops_of(launch.body)):
+                    few = spec.info.family == "decode"  # rows: 16 heads of a group
+                    assert launch.wgmma == (wanted[launch.name] and not few), (spec.id, launch.name)
+                    seen.add(launch.wgmma)
+                else:
+                    assert not launch.wgmma
+    assert seen == {True, False}
 
 
 def test_an_odd_number_of_blocks_makes_no_clusters() -> None:
