@@ -25,7 +25,6 @@ PORT = 64               # bytes a clock that an SM takes of the L2. Source: NVID
 # Instructions for each operation that a schedule counts, with conversions, addresses and barriers. Source: the machine code of
 # flash's loop for sm_90, which has 7.06 an element of S at D 64 and 7.70 at D 128, where its schedule counts 5.5 and 6.
 UNCOUNTED = 1.28
-WGMMA_ROWS = 64         # of the smallest product of a warpgroup. Source: PTX ISA, wgmma
 MMA_SHARE = 0.63        # of Hopper's peak that a warp's own products reach. Source: Luo 2024, mma on an H100
 
 # Clocks that a group of warps waits for its own results, which nothing else of it can fill. Source: micro-benchmarks of mma
@@ -91,7 +90,7 @@ def _seconds(counted: Counted, launch: Launch, spec: DeviceSpec, clock_hz: float
     else:
         matrix = op.matrix_flops / (rate * spec.achievable_matrix)
         rows = launch.slot(op.writes[0]).shape[0] if op.matrix_flops else 0
-        if op.matrix_flops and not (spec.products_from_sram and rows >= WGMMA_ROWS and not launch.warp_products):
+        if op.matrix_flops and not launch.wgmma:
             matrix = op.matrix_flops / (rate * (MMA_SHARE if spec.products_from_sram else spec.achievable_matrix))
             of_warp = max(16, rows // launch.warps)  # rows of a warp, which reads the other operand whole
             sram = (op.moved_bytes or op.matrix_flops * size / (2 * of_warp)) / spec.sram_bytes_per_clock

@@ -15,6 +15,7 @@ from kernels.jit import cdiv, next_power_of_2
 Form = Literal["nt", "nn", "tn"]  # A B^T, A B, A^T B
 FUNCTIONS = {"nt": "accumulate_rows", "nn": "pv", "tn": "accumulate_transposed"}
 LEAST = 16  # of a tile's sides
+WARPS = {4: (2, 2), 8: (4, 2), 12: (2, 1)}  # along the rows and columns of C; of twelve, two warpgroups that multiply
 
 
 def tiles(config: Config, rows: int, cols: int, inner: int) -> tuple[int, int, int]:
@@ -37,27 +38,26 @@ def product(
     group = max(1, a.shape[1] // heads)  # heads of A and B that are summed into one of C
     inner = a.shape[2] if form == "tn" else a.shape[3]
     bm, bn, bk = tiles(config, rows, cols, inner)
-    ring, compiled = config["stages"], config.resources.get(name)
+    ring, compiled, (down, across) = config["stages"], config.resources.get(name), WARPS[config["warps"]]
 
-    def load(slot: str, operand: Operand, outer: Expr, block: int, across: bool) -> TileOp:
-        """A tile of a factor; `across`: the inner dimension is its last one."""
+    def load(slot: str, operand: Operand, outer: Expr, block: int, last: bool) -> TileOp:
+        """A tile of a factor; `last`: the inner dimension is its last one."""
         head = var("h") * group + var("r") if operand.shape[1] >= heads * group else var("h") // (heads // operand.shape[1])
-        where, size = ((outer, var("k") * bk), (block, bk)) if across else ((var("k") * bk, outer), (bk, block))
+        where, size = ((outer, var("k") * bk), (block, bk)) if last else ((var("k") * bk, outer), (bk, block))
         return TileOp(kind="load", title=f"load {operand.name}", operand=operand.name, at=(var("b"), head, *where),
                       tile=(1, 1, *size), writes=(slot,), ahead=ring - 1)
 
-    def slot(name: str, operand: Operand, block: int, across: bool) -> Slot:
-        return Slot(name=name, shape=(block, bk) if across else (bk, block), itemsize=operand.itemsize, copies=ring,
+    def slot(name: str, operand: Operand, block: int, last: bool) -> Slot:
+        return Slot(name=name, shape=(block, bk) if last else (bk, block), itemsize=operand.itemsize, copies=ring,
                     operand=operand.name)
 
     step = TileOp(kind="compute", title=title, fn=FUNCTIONS[form], reads=("C", "A", "B"), writes=("C",),
-                  matrix_flops=2 * bm * bn * bk,
-                  moved_bytes=2 * (bm * a.itemsize + bn * b.itemsize) * bk)  # warps are two by two, or four by two
+                  matrix_flops=2 * bm * bn * bk, moved_bytes=(bm * a.itemsize * across + bn * b.itemsize * down) * bk)
     at = (var("b"), var("h"), var("m") * bm, var("n") * bn)
     scaled = TileOp(kind="compute", title=f"{result} = alpha {result}", fn="scaled", reads=("C",), writes=("C",),
                     args={"scale": alpha}, vector_flops=bm * bn)
     launch = Launch(
-        name=name, title=title, warps=config["warps"], groups=config.params.get("groups", 0),
+        name=name, title=title, warps=config["warps"], groups=config.params.get("groups", 0), wgmma="groups" in config.params,
         grid=(Axis("m", cdiv(rows, bm)), Axis("n", cdiv(cols, bn)), Axis("h", heads), Axis("b", batch)),
         slots=(slot("A", a, bm, form != "tn"), slot("B", b, bn, form == "nt"),
                Slot(name="C", shape=(bm, bn), itemsize=4, place="registers", operand=result)),

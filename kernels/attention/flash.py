@@ -215,7 +215,7 @@ def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
         launches=(Launch(
             name="flash", title="flash attention", warps=config["warps"],
             grid=(Axis("m", cdiv(w.seq, bm), reverse=True), Axis("h", w.heads), Axis("b", w.batch)),
-            slots=row_walk.slots(w, config, ring), body=tuple(body),
+            slots=row_walk.slots(w, config, ring), body=tuple(body), wgmma=tuned.by_wgmma(config, bm),
             sram_bytes=compiled.sram_bytes if compiled else None, registers=compiled.registers if compiled else None,
         ),),
     )

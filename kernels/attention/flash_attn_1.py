@@ -55,10 +55,11 @@ NEVER_RUN = f"{TITLE} is predicted, never run, for its library no longer builds:
 STEP = 16  # rows
 
 
-def configure(workload: AttentionWorkload, device: Device) -> Config:  # noqa: ARG001
-    """The published tile: 128 keys where there are no more than 128, else 256. Four warps."""
-    d = workload.head_dim
-    keys, columns = 128 if workload.keys <= 128 else 256, next((n for n in (16, 32, 64) if d <= n), 128)
+def configure(workload: AttentionWorkload, device: Device) -> Config:
+    """The published tile: 256 keys; 128 where there are no more, and at D 128 on compute capability 7.5. Four warps."""
+    d, turing = workload.head_dim, device.capability is not None and device.capability < (8, 0)
+    columns = next((n for n in (16, 32, 64) if d <= n), 128)
+    keys = 128 if workload.keys <= 128 or (turing and columns == 128) else 256
     in_sram = columns == 128 and keys == 256  # K, which else lies in registers; V always does
     reduced = 4 * STEP * columns * 4 + 2 * 4 * STEP * 4  # O of each warp, and maxima and sums
     place = 2 * keys * columns  # of V on its way to registers, then of K

@@ -94,7 +94,7 @@ def forward(kernel: str, workload: AttentionWorkload, config: Config) -> Schedul
     rows = 2 * config["block_m"] * row_walk.width(workload, config)
     return published_rows.schedule(
         workload, config, kernel=kernel, launch=FORWARD, axes="mbh", moved={"S": rows + keys, "O": keys},
-        loads={"early": True}, warp_products=True)
+        loads={"early": True})
 
 
 def backward_operands(workload: AttentionWorkload) -> tuple[Operand, ...]:
@@ -112,8 +112,7 @@ def backward(kernel: str, workload: AttentionWorkload, config: Config) -> Schedu
     held = "".join(("V" if config.params.get("v_in_registers") else "", "Q" if config.params.get("q_places") == 1 else ""))
     return key_walk.schedule(
         workload, config, kernel=kernel, walk=BACKWARD, warps=config["warps"], ring=2, parts=workload.group, idle=False,
-        alone=("dO", "base", "delta", *held), moved=_moved(workload, config) if "s_warps" in config.params else {}, groups=1,
-        warp_products=True)
+        alone=("dO", "base", "delta", *held), moved=_moved(workload, config) if "s_warps" in config.params else {}, groups=1)
 
 
 def _moved(workload: AttentionWorkload, config: Config) -> dict[str, int]:

@@ -103,7 +103,7 @@ def forward(kernel: str, workload: AttentionWorkload, config: Config) -> Schedul
     rows, keys = 2 * config["block_m"] * bd, 2 * config["block_n"] * bd * groups
     return published_rows.schedule(
         workload, config, kernel=kernel, launch=FORWARD, ring=config["stages"], roles=ROLES,
-        resident=config.params.get("programs", 0), dynamic=workload.causal, groups=groups, async_products=True,
+        resident=config.params.get("programs", 0), dynamic=workload.causal, groups=groups, async_products=True, wgmma=True,
         moved={"S": rows + keys, "O": keys}, loads={"multicast": config.params.get("cluster", 1)},
     )
 
@@ -124,7 +124,7 @@ def backward(kernel: str, workload: AttentionWorkload, config: Config) -> Schedu
     return key_walk.schedule(
         workload, config, kernel=kernel, walk=BACKWARD, warps=config["warps"], ring=STAGES, turns=places, sum_in_sram=not wide,
         parts=workload.group, idle=False, roles=ROLES, alone=() if places > 1 else ("dO",), moved=_moved(workload, config),
-        groups=_groups(config), async_products=True)
+        groups=_groups(config), async_products=True, wgmma=True)
 
 
 def _moved(workload: AttentionWorkload, config: Config) -> dict[str, int]:

@@ -199,4 +199,5 @@ def sram_bytes(workload: AttentionWorkload, config: Config) -> int:
 def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
     """delta, the walk, dQ from its sum."""
     return key_walk.schedule(
-        workload, config, kernel="flash", walk="flash_backward", warps=config["warps"], ring=tuned.ring_depth(config))
+        workload, config, kernel="flash", walk="flash_backward", warps=config["warps"], ring=tuned.ring_depth(config),
+        wgmma=tuned.by_wgmma(config, config["block_m"]))

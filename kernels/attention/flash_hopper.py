@@ -506,7 +506,7 @@ def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
             name="flash_hopper", title="flash attention, warps with roles", warps=4 * _consumers(config) + 4,
             grid=(Axis("head", span), Axis("m", cdiv(w.seq, bm), reverse=True), Axis("section", w.batch * w.heads // span)),
             slots=_slots(w, config), body=body, resident=_resident(w, config), order="zigzag" if zigzag else "",
-            groups=_consumers(config), async_products=True,
+            groups=_consumers(config), async_products=True, wgmma=True,
             sram_bytes=compiled.sram_bytes if compiled else None, registers=compiled.registers if compiled else None,
         ),),
     )

@@ -261,7 +261,7 @@ def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
         operands=(*operands(w), *row_walk.unwritten(w)),
         launches=(Launch(
             name="flash_v1", title="FlashAttention-1", warps=config["warps"],
-            grid=(Axis("h", w.heads), Axis("b", w.batch)), slots=_slots(w, config), body=body,
+            grid=(Axis("h", w.heads), Axis("b", w.batch)), slots=_slots(w, config), body=body, wgmma=tuned.by_wgmma(config, bm),
             sram_bytes=compiled.sram_bytes if compiled else None, registers=compiled.registers if compiled else None,
         ),),
     )

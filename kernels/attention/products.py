@@ -255,11 +255,11 @@ def square_bytes(workload: AttentionWorkload) -> int:
 
 
 def step(config: Config, name: str, title: str, grid: tuple[Axis, ...], slots: tuple[Slot, ...],
-         body: tuple[TileOp | Loop, ...], warps: int) -> Launch:
+         body: tuple[TileOp | Loop, ...], warps: int, wgmma: bool = False) -> Launch:
     """One launch of the chain, with what the compiler reported of it."""
     compiled = config.resources.get(name)
     return Launch(
-        name=name, title=title, grid=grid, slots=slots, body=body, warps=warps,
+        name=name, title=title, grid=grid, slots=slots, body=body, warps=warps, wgmma=wgmma,
         sram_bytes=compiled.sram_bytes if compiled else None, registers=compiled.registers if compiled else None,
     )
 
@@ -289,7 +289,7 @@ def scores_launch(workload: AttentionWorkload, config: Config, title: str, scale
                     matrix_flops=2 * bm * bn * bd, vector_flops=bm * bn),
              TileOp(kind="store", title="store S", operand="S", at=tile_at(var("m") * bm, var("j") * bn),
                     tile=(1, 1, bm, bn), reads=("S",))))),
-        of_launch(config, "scores")["warps"],
+        of_launch(config, "scores")["warps"], tuned.by_wgmma(config, bm),
     )
 
 
@@ -312,5 +312,5 @@ def pv_launch(workload: AttentionWorkload, config: Config) -> Launch:
                     matrix_flops=2 * bm * bn * bd))),
          TileOp(kind="store", title="store O", operand="O", at=tile_at(var("m") * bm, const(0)), tile=(1, 1, bm, bd),
                 reads=("O",))),
-        of_launch(config, "pv")["warps"],
+        of_launch(config, "pv")["warps"], tuned.by_wgmma(config, bm),
     )

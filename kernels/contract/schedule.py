@@ -117,8 +117,8 @@ class Launch(Struct, frozen=True, kw_only=True):
 
     How warps share a program's work: `groups` of four warps go through the body each on rows of its own, and so one's softmax
     may run beside another's products; 0: all warps, by fours. `async_products`: a group's softmax also runs beside products of
-    its own, which it issued before and waits for after. `warp_products`: each warp multiplies by itself (mma), even where
-    groups of four could together (wgmma).
+    its own, which it issued before and waits for after. `wgmma`: products are of warpgroups, from SRAM, at Hopper's full rate;
+    else mma of single warps.
     """
 
     name: str
@@ -134,7 +134,7 @@ class Launch(Struct, frozen=True, kw_only=True):
     dynamic: bool = False
     groups: int = 0
     async_products: bool = False
-    warp_products: bool = False
+    wgmma: bool = False
     repeat: int = 1
 
     @property

@@ -255,7 +255,7 @@ def _step(workload: LinearWorkload, config: Config, step: int) -> tuple[Launch, 
     title = "Y = X Wᵀ" if w.repeat == 1 else f"step {step + 1}: h = tanh(h Wᵀ / √d)"
     product = Launch(
         name="linear", title=title, grid=(*grid, Axis("s", split)) if split > 1 else grid, slots=slots, warps=config["warps"],
-        body=(begin, walk, *(_bend(w, bm * bn) if split == 1 else ()), store),
+        body=(begin, walk, *(_bend(w, bm * bn) if split == 1 else ()), store), wgmma=tuned.by_wgmma(config, max(bm, bn)),
         sram_bytes=compiled.sram_bytes if compiled else None, registers=compiled.registers if compiled else None,
     )
     if split == 1:

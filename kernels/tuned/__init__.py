@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from kernels.contract import AttentionWorkload, Compilation, Config, Device, LinearWorkload, Param, Resources
 
 CPU = "cpu"
+WARPGROUP_ROWS = 64  # that wgmma multiplies at once
 BACKWARD = "_backward"
 PARAMS = (
     Param(name="block_m", title="Block of queries", choices=(16, 32, 64, 128), unit="rows"),
@@ -123,6 +124,11 @@ def ring_depth(config: Config) -> int:
     Source: the shared memory that the compiler reports (tests/kernels/test_laws.py).
     """
     return config["stages"] if config.params.get("wgmma") else max(1, config["stages"] - 1)
+
+
+def by_wgmma(config: Config, rows: int) -> bool:
+    """Whether a product whose tall side has so many rows is made by warpgroups. Source: tests/kernels/test_compile.py."""
+    return config.params.get("wgmma", 0) > 0 and rows >= WARPGROUP_ROWS
 
 
 def choose(table: str, kernel: str, workload: AttentionWorkload) -> Config:

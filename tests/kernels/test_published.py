@@ -13,6 +13,7 @@ from kernels.contract import AttentionWorkload, Config, Cost, Device, KernelSpec
 from kernels.contract.walk import live_bytes, ops_of, program_steps
 from tests.kernels import test_laws as laws
 from tests.kernels.shapes import CPU, H200, name, of_passes, shape
+from tests.kernels.test_compile import matrix
 
 A100 = Device(id="sim:a100", kind="sim", name="A100", capability=(8, 0), sms=108, sram_bytes_per_block=163 << 10)
 A6000 = Device(id="sim:a6000", kind="sim", name="A6000", capability=(8, 6), sms=84, sram_bytes_per_block=99 << 10)
@@ -153,6 +154,8 @@ def test_a_kernel_with_a_schedule_is_predicted_from_it() -> None:
     ("flash_attn_3", H200, 64, True, (192, 128), 16), ("flash_attn_3", H200, 128, True, (128, 128), 12),
     ("flash_attn_3", H200, 128, False, (128, 176), 12), ("flash_attn_3", H200, 256, False, (128, 80), 12),
     ("sdpa_flash", A100, 64, False, (128, 128), 4), ("sdpa_cudnn", H200, 128, False, (128, 176), 12),
+    ("flash_attn_1", A100, 64, False, (16, 256), 4), ("flash_attn_1", T4, 128, False, (16, 128), 4),
+    ("eager", A100, 64, False, (128, 128), 4), ("sdpa_math", H200, 64, False, (128, 128), 8),
 ])
 def test_tiles_are_those_that_were_published(
     kernel: str, device: Device, head_dim: int, causal: bool, tile: tuple[int, int], warps: int
@@ -174,6 +177,40 @@ def test_what_tells_flash_attention_3_from_2() -> None:
         keys = [op for op, _ in ops_of(three.body) if op.kind == "load" and op.operand in "KV"]
         assert [op.multicast for op in keys] == [1 if causal else 2] * 2
         assert [op.early for op, _ in ops_of(two.body) if op.kind == "load"] == [False, True, True]
+
+
+def test_of_our_kernels_flash_for_hopper_alone_hides_its_softmax() -> None:
+    """Triton waits for P V together with the next S: on Hopper too flash's softmax runs beside other groups' products alone."""
+    for spec in catalog().values():
+        if spec.schedule is None or spec.info.family != "attention":
+            continue
+        for direction in spec.info.passes:
+            w = shape(4096, head_dim=128, dtype="bfloat16", direction=direction)
+            for launch in spec.schedule(w, spec.configure(w, H200)).launches:
+                walks = launch.name in ("flash_hopper", "flash_hopper_backward")
+                assert launch.async_products == walks
+                assert launch.streams == (2 if walks else launch.warps // 4)
+
+
+def test_wgmma_is_where_the_compiler_was_seen_to_use_it() -> None:
+    """test_compile.py finds the instruction in the code of these launches."""
+    seen = set()
+    for spec in catalog().values():
+        if spec.schedule is None:
+            continue
+        for direction in spec.info.passes:
+            w = spec.kind()
+            w = msgspec.structs.replace(w, pass_=direction) if isinstance(w, AttentionWorkload) else w
+            config = spec.configure(w, H200)
+            wanted = {c.launch: matrix("sm_90", c) == "HGMMA" for c in spec.compilations(w, config)}
+            for launch in spec.schedule(w, config).launches:
+                if any(op.matrix_flops for op, _ in ops_of(launch.body)):
+                    few = spec.info.family == "decode"  # rows: 16 heads of a group
+                    assert launch.wgmma == (wanted[launch.name] and not few), (spec.id, launch.name)
+                    seen.add(launch.wgmma)
+                else:
+                    assert not launch.wgmma
+    assert seen == {True, False}
 
 
 def test_an_odd_number_of_blocks_makes_no_clusters() -> None:
