@@ -162,7 +162,8 @@ def _spec(chain: Chain) -> KernelSpec:
 
     info = msgspec.structs.replace(peer.info(chain.id, chain.title, chain.summary, "torch.baddbmm, torch.softmax, torch.bmm"),
                                    role="published")
-    return replace(peer.spec(info, launch, lambda *_: [said]), published=_blueprint(chain))
+    found = _blueprint(chain)
+    return replace(peer.spec(info, launch, lambda *_: [said]), published=found, configure=found.configure)
 
 
 KERNELS = tuple(map(_spec, CHAINS))

@@ -199,5 +199,5 @@ BLUEPRINT = Blueprint(
 KERNELS = (
     replace(
         peer.spec(msgspec.structs.replace(INFO, role="published", params=PARAMS), launch, lambda *_: [NEVER_RUN]),
-        published=BLUEPRINT),
+        published=BLUEPRINT, configure=BLUEPRINT.configure),
 )
