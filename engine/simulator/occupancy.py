@@ -17,7 +17,7 @@ def sram_bytes(launch: Launch) -> int:
 
 
 def limits(launch: Launch, spec: DeviceSpec) -> dict[str, int]:
-    """Programs that an SM holds by each of its limits."""
+    """Programs that an SM holds by each of its limits, of which the least binds: 0 where a program does not fit."""
     registers = launch.registers if launch.registers is not None else REGISTERS
     of_warp = -(-max(1, registers) * WARP // REGISTER_UNIT) * REGISTER_UNIT
     return {
@@ -25,8 +25,3 @@ def limits(launch: Launch, spec: DeviceSpec) -> dict[str, int]:
         "registers": spec.registers_per_sm // of_warp // launch.warps,
         "shared memory": spec.sram_bytes_per_sm // (sram_bytes(launch) + spec.sram_reserved_bytes or 1),
     }
-
-
-def programs_per_sm(launch: Launch, spec: DeviceSpec) -> int:
-    """The least of them: 0 where a program does not fit."""
-    return min(limits(launch, spec).values())

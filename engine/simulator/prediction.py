@@ -59,10 +59,12 @@ class Prediction(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class _Ready:
-    """A launch before any is timed. `at_once`: programs that the GPU runs at once, `residents` of them on an SM."""
+    """A launch before any is timed. `per_sm`: programs that an SM holds, by `limit`. `at_once`: programs that the GPU runs at
+    once, `residents` of them on an SM."""
 
     runs: Runs
     per_sm: int
+    limit: str
     residents: int
     at_once: int
     touched: tuple[traffic.Touched, ...]
@@ -98,15 +100,15 @@ def predict(schedule: Schedule, spec: DeviceSpec, clock_hz: float | None = None,
 
 def _ready(schedule: Schedule, launch: Launch, spec: DeviceSpec) -> _Ready:
     limits = occupancy.limits(launch, spec)
-    if (per_sm := min(limits.values())) < 1:
-        lack = min(limits, key=limits.__getitem__)
+    limit = min(limits, key=limits.__getitem__)
+    if (per_sm := limits[limit]) < 1:
         raise Unpredictable(
-            f"a program of {launch.name} needs more {lack} than an SM of {spec.title} has: choose smaller blocks")
+            f"a program of {launch.name} needs more {limit} than an SM of {spec.title} has: choose smaller blocks")
     programs = min(launch.resident or launch.programs, launch.programs)
     residents = min(per_sm, -(-programs // spec.sms))
     at_once = min(programs, residents * spec.sms)
     runs = runs_of(schedule, launch)
-    return _Ready(runs, per_sm, residents, at_once, traffic.touched(runs, at_once))
+    return _Ready(runs, per_sm, limit, residents, at_once, traffic.touched(runs, at_once))
 
 
 def _footprint(schedule: Schedule, ready: list[_Ready]) -> float:
@@ -142,10 +144,9 @@ def _launched(ready: _Ready, spec: DeviceSpec, clock_hz: float, again: float) ->
     seconds = ramp + float(round_times(paces, np.zeros(()), depth)[-1]) / depth
     breakdown = {name: each / spec.sms for name, each in found.seconds.items()} | {
         "L2": l2, "HBM": hbm, "waits": found.waits / ready.residents / spec.sms, "tail": max(0.0, end - busy)}
-    limits = occupancy.limits(launch, spec)
     return Launched(
-        name=launch.name, programs=launch.programs, per_sm=ready.per_sm, limit=min(limits, key=limits.__getitem__),
-        seconds=seconds, breakdown=breakdown,
+        name=launch.name, programs=launch.programs, per_sm=ready.per_sm, limit=ready.limit, seconds=seconds,
+        breakdown=breakdown,
         dram_read_bytes=read, dram_write_bytes=written, tile_bytes=sum(int(each.tiles) for each in ready.touched),
     )
 

@@ -69,6 +69,9 @@ def touched(runs: Runs, at_once: int) -> tuple[Touched, ...]:
     waves = -(-count // at_once)
     chosen = np.unique(np.linspace(0, waves - 1, min(SAMPLES, waves)).round().astype(np.int64))
     parts = [np.arange(wave * at_once, min(count, (wave + 1) * at_once), dtype=np.int64) for wave in chosen]
+    seen, tables = sum(map(len, parts)), tables_of(runs.schedule)
+    grids = [programs(runs.schedule, launch, part) for part in parts]
+    every = programs(runs.schedule, launch) if waves > 1 and count <= ENUMERATED else None
     found = []
     for counted in runs.ops:
         op = counted.op
@@ -76,11 +79,11 @@ def touched(runs: Runs, at_once: int) -> tuple[Touched, ...]:
             continue
         operand = runs.schedule.operand(op.operand)
         each = int((counted.elements * runs.sizes).sum()) / total * operand.itemsize
-        in_waves = sum(_tiles(runs, counted, part) for part in parts) * count / sum(map(len, parts)) * each
+        in_waves = sum(_tiles(counted, grid, tables) for grid in grids) * count / seen * each
         if waves == 1:
             whole = in_waves
-        elif count <= ENUMERATED:
-            whole = _tiles(runs, counted, np.arange(count, dtype=np.int64)) * each
+        elif every is not None:
+            whole = _tiles(counted, every, tables) * each
         else:
             whole = min(in_waves, float(operand.bytes))
         found.append(Touched(op.operand, whole, max(in_waves, whole), total * each, op.kind, op.mode == "add"))
@@ -94,21 +97,22 @@ def _once(each: Touched, found: list[Touched], runs: Runs) -> Touched:
     return replace(each, distinct=part * each.distinct)
 
 
-def _tiles(runs: Runs, counted: Counted, chosen: Ints) -> int:
-    """Distinct tiles of an op in these programs: where the same place is walked along, from the first to the last of it."""
-    schedule, op = runs.schedule, counted.op
-    tables, env = tables_of(schedule), dict(programs(schedule, runs.launch, chosen))
+def _tiles(counted: Counted, grid: Mapping[str, Ints], tables: Mapping[str, Ints]) -> int:
+    """Distinct tiles of an op in the programs at these places of the grid: where the same place of its operand is walked along,
+    from the first to the last of it."""
+    op, env = counted.op, dict(grid)
+    zero = np.zeros_like(next(iter(grid.values())))
     names = set().union(*(variables(e) for e in op.at))
     walked = [loop for loop in counted.loops if loop.var in names]
     spans: list[tuple[Ints, Ints]] = []
     for loop in counted.loops:
-        first, last = (np.broadcast_to(evaluate(bound, env, tables), chosen.shape) for bound in (loop.first, loop.last))
+        first, last = (np.broadcast_to(evaluate(bound, env, tables), zero.shape) for bound in (loop.first, loop.last))
         if loop in walked:
             spans.append((first, np.maximum(first, last)))
-        env[loop.var] = np.zeros_like(chosen)
-    key = _keys(op, env, tables, chosen)
+        env[loop.var] = zero
+    key = _keys(op, env, tables, zero)
     _, place = np.unique(key, return_inverse=True)
-    size = int(place.max()) + 1 if len(chosen) else 0
+    size = int(place.max()) + 1 if len(zero) else 0
     found: Ints = np.ones(size, dtype=np.int64)
     for first, last in spans:
         low, high = np.full(size, np.iinfo(np.int64).max), np.full(size, np.iinfo(np.int64).min)
@@ -118,12 +122,10 @@ def _tiles(runs: Runs, counted: Counted, chosen: Ints) -> int:
     return int(found.sum())
 
 
-def _keys(op: TileOp, env: Mapping[str, Ints], tables: Mapping[str, Ints], chosen: Ints) -> Ints:
+def _keys(op: TileOp, env: Mapping[str, Ints], tables: Mapping[str, Ints], zero: Ints) -> Ints:
     """Where each program's walk begins, as one number."""
-    found: Ints = np.zeros_like(chosen)
+    found: Ints = zero
     for at in op.at:
-        place = np.broadcast_to(evaluate(at, dict(env), tables), chosen.shape)
+        place = np.broadcast_to(evaluate(at, dict(env), tables), zero.shape)
         found = found * (int(place.max(initial=0)) + 1) + place
     return found
-
-
