@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 export QT_QPA_PLATFORM ?= $(if $(DISPLAY)$(WAYLAND_DISPLAY),,offscreen)
 
-.PHONY: help run test compile check bench sanitize format clean setup
+.PHONY: help run test fuzz compile check bench sanitize format clean setup
 
 help:  ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -15,6 +15,9 @@ run: setup  ## the app; ARGS="--theme light" passes options; without a display a
 test: setup  ## all tests; those of kernels in Triton's interpreter in a process of their own
 	$(PY) -m pytest -n 2 --ignore=tests/kernels/interpreter
 	TRITON_INTERPRET=1 $(PY) -m pytest -n 2 tests/kernels/interpreter
+
+fuzz: setup  ## the properties, on examples that no run before has drawn
+	$(PY) -m pytest -n 2 --hypothesis-profile=default -m hypothesis --ignore=tests/kernels/interpreter
 
 compile: setup  ## every variant of every tuned kernel, without a GPU: some minutes; `make test` takes the hardest of each
 	TILESCOPE_COMPILE=all $(PY) -m pytest -n 2 tests/kernels/test_compile.py

@@ -13,20 +13,15 @@ PROGRAMS = st.lists(st.integers(1, 20), min_size=1, max_size=60)
 
 
 def stepped(alone: list[float], crowded: list[float], sms: int, step: float) -> float:
-    """Each step every program goes on at the pace of its SM."""
-    room, left, waiting = len(crowded), [[] for _ in range(sms)], list(alone)  # type: ignore[var-annotated]
-    for place in range(min(len(alone), sms * room)):
-        left[place % sms].append(waiting.pop(0))
-    now = 0.0
-    while any(left):
+    """Each step every program goes on at the pace of its SM; who comes next goes where the fewest are, the first SM of them."""
+    room, left, waiting, now = len(crowded), [list[float]() for _ in range(sms)], list(alone), 0.0
+    while waiting or any(left):
+        while waiting and len(emptiest := min(left, key=len)) < room:
+            emptiest.append(waiting.pop(0))
         now += step
-        for sm in range(sms):
-            pace = step / crowded[len(left[sm]) - 1] if left[sm] else 0.0
-            left[sm] = [rest - pace for rest in left[sm]]
-            ended = sum(rest <= 1e-9 for rest in left[sm])
-            left[sm] = [rest for rest in left[sm] if rest > 1e-9]
-            for _ in range(min(ended, len(waiting))):
-                left[sm].append(waiting.pop(0))
+        for sm, mine in enumerate(left):
+            pace = step / crowded[len(mine) - 1] if mine else 0.0
+            left[sm] = [rest - pace for rest in mine if rest - pace > 1e-9]
     return now
 
 
