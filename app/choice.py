@@ -9,10 +9,12 @@ from msgspec import Struct, field
 
 from app.configuration import Configuration
 from app.kind import moved
+from app.what_if import device_of, simulated
 from engine.options import default_workload
-from engine.protocol import AttentionWorkload, Configure, Device, Hello
+from engine.protocol import AttentionWorkload, Configure, Device, Hello, KernelInfo
 
 FIRST = {"cuda": ("naive", "flash", "sdpa_flash", "sdpa_cudnn"), "cpu": ("naive", "flash", "sdpa_flash")}
+PUBLISHED = ("eager", "flash_attn_1")   # on a simulated GPU that Triton has no matrix units of
 
 
 class Choice(Struct, frozen=True, kw_only=True):
@@ -56,9 +58,31 @@ class Choice(Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, workload=workload)
 
 
+def offered(info: KernelInfo, device: str) -> bool:
+    """Whether a kernel can be chosen on a device: one that nothing can launch only where it is simulated."""
+    return info.family == "attention" and (info.runs or simulated(device))
+
+
+def on_device(choice: Choice, device: Device, hello: Hello) -> Choice:
+    """The same on another device, as far as that has it; from a processor to a GPU and back all begins anew."""
+    before = device_of(choice.device, hello)
+    if before is None or "cpu" in (before.kind, device.kind):
+        return first_choice(device)
+    workload = choice.workload
+    if workload.dtype == "bfloat16" and device.capability and device.capability < (8, 0):
+        workload = msgspec.structs.replace(workload, dtype="float16")
+    kernels = tuple(info.id for info in hello.kernels if info.id in choice.kernels and offered(info, device.id))
+    kernels = tuple(dict.fromkeys((*kernels, *PUBLISHED))) if _is_old(device) else kernels
+    return msgspec.structs.replace(choice, device=device.id, workload=workload, kernels=kernels)
+
+
+def _is_old(device: Device) -> bool:
+    return device.kind == "sim" and device.capability is not None and device.capability < (8, 0)
+
+
 def first_choice(device: Device, workload: AttentionWorkload | None = None) -> Choice:
     """What a device begins with."""
-    kernels = FIRST["cpu" if device.kind == "cpu" else "cuda"]
+    kernels = PUBLISHED if _is_old(device) else FIRST["cpu" if device.kind == "cpu" else "cuda"]
     return Choice(device=device.id, workload=workload or default_workload(device), kernels=kernels)
 
 
@@ -68,9 +92,9 @@ def restored(shown: Configuration, hello: Hello, instead: str) -> tuple[Choice, 
     Args:
         instead: the device that serves where the picture's is not here.
     """
-    known = {info.id for info in hello.kernels if info.family == "attention" and info.runs}
-    missing = [kernel for kernel in shown.kernels if kernel not in known]
     device, sentences = moved(shown, hello, instead)
+    known = {info.id for info in hello.kernels if offered(info, device)}
+    missing = [kernel for kernel in shown.kernels if kernel not in known]
     if missing:
         sentences.append(f"This engine has no {', '.join(missing)}.")
     kernels = tuple(kernel for kernel in shown.kernels if kernel in known)
@@ -80,8 +104,8 @@ def restored(shown: Configuration, hello: Hello, instead: str) -> tuple[Choice, 
 
 def fitted(choice: Choice, hello: Hello) -> Choice | None:
     """A choice kept from an earlier start, where this engine can still run it."""
-    known = {info.id for info in hello.kernels if info.family == "attention" and info.runs}
+    known = {info.id for info in hello.kernels if offered(info, choice.device)}
     kernels = tuple(kernel for kernel in choice.kernels if kernel in known)
-    if not kernels or all(device.id != choice.device for device in hello.devices):
+    if not kernels or device_of(choice.device, hello) is None:
         return None
     return msgspec.structs.replace(choice, kernels=kernels)

@@ -28,8 +28,8 @@ def wasted_bytes(plan: KernelPlan) -> int:
 
 def opaque(snapshot: Snapshot, kernel: str) -> bool:
     """No schedule is known: its bytes are those of its operands, a lower bound."""
-    infos = snapshot.hello.kernels if snapshot.hello else ()
-    return any(info.opaque for info in infos if info.id == kernel)
+    plan = snapshot.plans.get(kernel)
+    return any(info.opaque for info in snapshot.infos if info.id == kernel) and (plan is None or plan.schedule is None)
 
 
 def traffic(snapshot: Snapshot, plan: KernelPlan) -> str:

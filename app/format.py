@@ -88,6 +88,13 @@ def percent(fraction: Number) -> str:
     return f"{value:.0f}{SPACE}%" if value == 0 or round(abs(value), 1) >= 10 else f"{value:.1f}{SPACE}%"
 
 
+def signed_percent(fraction: Number) -> str:
+    """A signed fraction of one: `+4.1 %`, `−12 %`."""
+    if fraction is None or not math.isfinite(fraction):
+        return NA
+    return f"{MINUS if fraction < 0 else '+'}{percent(abs(fraction))}"
+
+
 def ratio(value: Number) -> str:
     """A factor: `33.8×`."""
     return NA if value is None or not math.isfinite(value) else f"{significant(value)}{TIMES}"

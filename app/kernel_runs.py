@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from rich.table import Table
 
 from app import format as fmt
+from app import predicted
 from app.choice import Choice, first_choice, fitted, restored
 from app.configuration import Configuration, configuration
 from app.kind import Choice as AnyChoice
@@ -124,6 +125,7 @@ def facts(snapshot: Snapshot, plan: KernelPlan) -> list[tuple[str, str]]:
         rows.append(("tile bytes", fmt.bytes_iec(cost.tile_bytes)))
     if cost.exps:
         rows.append(("exponentials", fmt.quantity(cost.exps, "")))
+    rows += predicted.facts(snapshot, plan.kernel)
     rows.append(("peak memory", fmt.bytes_iec(plan.peak_memory_bytes)))
     if plan.longest_seq:
         rows.append(("fits up to", f"{fmt.count(plan.longest_seq)} tokens"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 from rich.table import Table
 
+from app import what_if
 from app.configuration import AnyConfiguration
 from app.store import Snapshot
 from engine.protocol import Configure, ConfigureBatching, ConfigureDecoding, Hello
@@ -105,7 +106,7 @@ class Kind:
 def device_of(asked: Mapping[str, Any], hello: Hello, tell: Tell) -> Any:
     """The device that was asked for, else the first."""
     wanted = asked.get("device")
-    device = next((device for device in hello.devices if device.id == wanted), None)
+    device = what_if.device_of(wanted, hello) if wanted else None
     if wanted and device is None:
         tell(f"There is no device {wanted!r} here", f"There are {', '.join(d.id for d in hello.devices)}")
     return device or hello.devices[0]
@@ -113,7 +114,7 @@ def device_of(asked: Mapping[str, Any], hello: Hello, tell: Tell) -> Any:
 
 def moved(shown: AnyConfiguration, hello: Hello, instead: str) -> tuple[str, list[str]]:
     """Where a picture's run can go on: its own device, or `instead` and a sentence that says so."""
-    if any(device.id == shown.device for device in hello.devices):
+    if what_if.device_of(shown.device, hello) is not None:
         return shown.device, []
     name = shown.machine.name if shown.machine else shown.device
     return instead, [f"{name} ({shown.device}) is not here: {instead} runs instead."]

@@ -35,6 +35,7 @@ from engine.protocol import (
     MemorySample,
     Phase,
     Planned,
+    Predicted,
     Refused,
 )
 
@@ -60,7 +61,8 @@ class Telemetry:
 class Snapshot:
     """What every view draws. `now_s` is the time of the newest event; `live` is False while the view is paused.
 
-    `plans` are in the order chosen. `refusals`: kernel -> sentence, and "" for a command that was refused as a whole.
+    `plans` are in the order chosen; `predictions` are the simulator's, of those of them that it can predict.
+    `refusals`: kernel -> sentence, and "" for a command that was refused as a whole.
     `decode` and `batch` are all that is known of a decoding and of a batching; the other fields that name kernels know nothing
     of them.
     A field is the same object as in the snapshot before unless something in it changed: views compare by identity.
@@ -75,6 +77,7 @@ class Snapshot:
     phase: Phase | None = None
     plans: dict[str, KernelPlan] = field(default_factory=dict)
     hues: dict[str, int] = field(default_factory=dict)
+    predictions: dict[str, Predicted] = field(default_factory=dict)
     peak_memory_bytes: int | None = None
     memory_bytes: int | None = None
     series: dict[str, Series] = field(default_factory=dict)
@@ -132,6 +135,7 @@ class Store:
         self._planned_for: DecodeStore | BatchStore | None = None   # whose the newest plan is; None: that of kernels
         self._device_id: str | None = None
         self._plans: dict[str, KernelPlan] = {}
+        self._predictions: dict[str, Predicted] = {}
         self._hues: dict[str, int] = {}
         self._phase: Phase | None = None
         self._kernels: dict[str, KernelRing] = {}
@@ -158,6 +162,8 @@ class Store:
                 self._found(event.device)
             case Planned():
                 self._plan(event)
+            case Predicted():
+                self._predictions = {**self._predictions, event.kernel: event}
             case DecodingPlanned():
                 self._plan_apart(event, self._decode)
                 self._decode.plan(event, recoloured(self._decode.state().hues, (plan.lane.id for plan in event.plans)))
@@ -198,7 +204,7 @@ class Store:
             self._snapshot = Snapshot(
                 now_s=self._now_s, generation=self._generation, hello=self._hello, device=self._current_device(),
                 workload=workload if isinstance(workload, AttentionWorkload) else None, phase=self._phase,
-                plans=self._plans, hues=self._hues,
+                plans=self._plans, hues=self._hues, predictions=self._predictions,
                 peak_memory_bytes=planned.peak_memory_bytes if planned else None,
                 memory_bytes=planned.memory_bytes if planned else None,
                 series=self._current_series(), telemetry=self._current_telemetry(),
@@ -216,7 +222,7 @@ class Store:
         self._epoch_s = self._now_s
         self._hello, self._planned, self._phase, self._memory, self._fault = hello, None, None, None, None
         self._generation, self._checks, self._refusals = EARLIER, {}, {}
-        self._plans, self._series, self._planned_for, self._device_id = {}, None, None, None
+        self._plans, self._predictions, self._series, self._planned_for, self._device_id = {}, {}, None, None, None
         self._decode.forget()
         self._batch.forget()
         for ring in self._kernels.values():
@@ -224,14 +230,14 @@ class Store:
 
     def _found(self, device: Device) -> None:
         if self._hello is not None:
-            devices = tuple(device if known.id == device.id else known for known in self._hello.devices)
-            self._hello = replace(self._hello, devices=devices)
+            known = {one.id: one for one in self._hello.devices}
+            self._hello = replace(self._hello, devices=tuple((known | {device.id: device}).values()))
 
     def _plan(self, planned: Planned) -> None:
         self._move_to(planned.device)
         self._planned_for = None
         if planned.generation != self._generation:
-            self._checks, self._series = {}, None
+            self._checks, self._predictions, self._series = {}, {}, None
             for ring in self._kernels.values():
                 ring.new_generation()
         self._planned, self._generation = planned, planned.generation

@@ -17,6 +17,7 @@ from app.configuration import AnyConfiguration
 from app.export import ExportError, there
 from app.kind import Kind
 from app.store import Snapshot
+from app.what_if import device_of
 from app.window import Window
 from engine.options import INTERRUPTED, BadInput
 
@@ -76,9 +77,9 @@ def _check(window: Window, asked: dict[str, Any]) -> None:
     hello, choice = window.snapshot.hello, window.run.choice
     if hello is None or choice is None:
         return
-    devices = [device.id for device in hello.devices]
-    if asked.get("device", devices[0]) not in devices:
-        raise BadInput(f"there is no device {asked['device']!r} here: choose {' or '.join(devices)}")
+    if "device" in asked and device_of(asked["device"], hello) is None:
+        known = " or ".join(device.id for device in hello.devices)
+        raise BadInput(f"there is no device {asked['device']!r} here: choose {known}")
     _kind(window).check(hello, choice, asked)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from app import format as fmt
 from app.facts import memory_name, model_of, opaque, sharing, wasted_bytes
+from app.predicted import prediction, why
 from app.store import Snapshot
 from engine.protocol import KernelPlan
 
@@ -35,7 +36,8 @@ def verdict(snapshot: Snapshot) -> Verdict:
     running = [plan for plan in snapshot.plans.values() if plan.kernel not in snapshot.refusals]
     refused = [plan for plan in snapshot.plans.values() if plan.kernel in snapshot.refusals]
     pair = _pair(snapshot, running)
-    facts = (_on_cpu(snapshot, pair), _faster_peer(snapshot, running), _causal(snapshot, pair), _sharing(snapshot))
+    limits = why(snapshot, [plan.kernel for plan in pair or running[:2]])
+    facts = (_on_cpu(snapshot, pair), _faster_peer(snapshot, running), limits, _causal(snapshot, pair), _sharing(snapshot))
     more = tuple(fact for fact in facts if fact)
     if pair is not None:
         return _compared(snapshot, *pair, more)
@@ -61,7 +63,7 @@ def _compared(snapshot: Snapshot, heavy: KernelPlan, light: KernelPlan, more: tu
         moves, same = f"{few} moves {fmt.ratio(fewer)} fewer bytes than {many}", False
     speed = _speed_ratio(snapshot, heavy.kernel, light.kernel)
     if speed is None:
-        return Verdict(f"{moves}{clause}{_time_of_bytes(snapshot, heavy, light)}", "scheduled", more)
+        return _foretold(snapshot, heavy, light, f"{moves}{clause}", more)
     verb = "run" if same else "runs"
     because = _why_not_faster(snapshot, heavy) if speed < ALIKE and not same else ""
     if 1 / ALIKE <= speed <= ALIKE:
@@ -81,6 +83,15 @@ def _speed_ratio(snapshot: Snapshot, slow: str, fast: str) -> float | None:
         return None
     overlap = first.p20 <= second.p80 and second.p20 <= first.p80
     return 1.0 if overlap else first.p50 / second.p50
+
+
+def _foretold(snapshot: Snapshot, heavy: KernelPlan, light: KernelPlan, said: str, more: tuple[str, ...]) -> Verdict:
+    """Before there are samples: what is predicted, else what the bytes alone take."""
+    slow, fast = prediction(snapshot, heavy.kernel), prediction(snapshot, light.kernel)
+    if slow is None or fast is None:
+        return Verdict(f"{said}{_time_of_bytes(snapshot, heavy, light)}", "scheduled", more)
+    times = f"{fmt.time_ns(slow.time_ns)} against {fmt.time_ns(fast.time_ns)}"
+    return Verdict(f"{said}; predicted are {times}", "bytes scheduled, times simulated", more)
 
 
 def _time_of_bytes(snapshot: Snapshot, heavy: KernelPlan, light: KernelPlan) -> str:

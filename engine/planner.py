@@ -13,6 +13,7 @@ from kernels import tuned
 from kernels.contract import Config, Cost, Device, Field, KernelSpec, Workload, fields_of
 
 Catalog = Mapping[str, KernelSpec]
+TRITON_MULTIPLIES = (8, 0)  # below it `tl.dot` is compiled to plain multiply-adds. Source: the machine code, Triton 3.7
 
 
 class PlanError(ValueError):
@@ -67,8 +68,15 @@ def find_kernels(wanted: Iterable[str], catalog: Catalog, least: int = 1) -> lis
 
 def form_on(spec: KernelSpec, device: Device) -> KernelSpec:
     """The kernel as a device has it: on a simulated GPU a peer is what its authors published of it, or is refused."""
-    if device.kind != "sim" or spec.schedule is not None:
+    if device.kind != "sim":
         return spec
+    if spec.schedule is not None:
+        if device.capability is None or device.capability >= TRITON_MULTIPLIES:
+            return spec
+        least = ".".join(map(str, TRITON_MULTIPLIES))
+        said = (f"{spec.info.title} is written in Triton, which multiplies on the matrix units from compute capability {least} "
+                "on: choose what was published, as FlashAttention-1 or the eager chain")
+        return dataclasses.replace(spec, constraints=lambda *_: [said])
     found = spec.published
     if found is None:
         said = f"{spec.info.title} has no schedule that was published: it runs on real devices, and is not predicted"

@@ -73,7 +73,7 @@ class Runner:
 
     def has_context(self, device: Device) -> bool:
         """Whether the thread has opened the device: what its context takes there counts as used."""
-        return self._bench is not None and self._bench.device.id == device.id
+        return self._bench is not None and self._bench.device.id == device.id and device.kind != "sim"
 
     def counters(self, device: Device) -> Counters | None:
         """Those of a simulated device that is in use; of a real one none."""

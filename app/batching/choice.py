@@ -11,6 +11,7 @@ from msgspec.structs import asdict, replace
 from app.batching.configuration import BatchConfiguration
 from app.decoding.choice import PLAIN
 from app.kind import moved
+from app.what_if import device_of
 from engine.options import BadInput
 from engine.protocol import Batching, ConfigureBatching, Device, Hello, Model, Work
 from kernels.contract.workload import DType
@@ -100,14 +101,14 @@ def restored(shown: BatchConfiguration, hello: Hello, instead: str) -> tuple[Bat
     device, sentences = moved(shown, hello, instead)
     choice = of(device, shown.batching)
     if shown.batching.model is None and hello.models:
-        where = next(one for one in hello.devices if one.id == device)
-        choice = replace(choice, model=first_choice(where, hello.models).model)
+        where = device_of(device, hello)
+        choice = replace(choice, model=first_choice(where or hello.devices[0], hello.models).model)
     return choice, " ".join(sentences)
 
 
 def fitted(choice: BatchChoice, hello: Hello) -> BatchChoice | None:
     """A choice kept from an earlier start, where this engine can still run it: its model may have been mended since."""
-    if all(device.id != choice.device for device in hello.devices):
+    if device_of(choice.device, hello) is None:
         return None
     model = next((model for model in hello.models if model.id == choice.model.id), choice.model)
     choice = choice.of_model(model)

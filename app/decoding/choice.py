@@ -10,6 +10,7 @@ from msgspec.structs import asdict, replace
 
 from app.decoding.configuration import DecodeConfiguration
 from app.kind import moved
+from app.what_if import device_of
 from engine.options import BadInput
 from engine.protocol import CACHES, CacheKind, ConfigureDecoding, Decoding, Device, Hello, Lane, Model
 from kernels.contract.workload import DType
@@ -143,7 +144,7 @@ def restored(shown: DecodeConfiguration, hello: Hello, instead: str) -> tuple[De
 
 def fitted(choice: DecodeChoice, hello: Hello) -> DecodeChoice | None:
     """A choice kept from an earlier start, where this engine can still run it: its model may have been mended since."""
-    if all(device.id != choice.device for device in hello.devices):
+    if device_of(choice.device, hello) is None:
         return None
     model = next((model for model in hello.models if model.id == choice.model.id), choice.model)
     choice = replace(choice, model=model)

@@ -12,7 +12,8 @@ from app.verdict import Verdict, verdict
 
 PLACES = Places(
     "Tile theatre", ("throughput", "utilisation", "power"),     # over one time
-    (("latency", 0, 1, 1), ("hbm", 0, 2, 1), ("traffic", 1, 1, 1), ("kv_cache", 1, 2, 1)), (4, 3, 3), (470, 290))
+    ((("latency", "limits"), 0, 1, 1), (("hbm",), 0, 2, 1), (("traffic", "roofline"), 1, 1, 1), (("kv_cache",), 1, 2, 1)),
+    (4, 3, 3), (470, 290))
 
 
 class AttentionLab(StagedLab):
@@ -31,12 +32,12 @@ class AttentionLab(StagedLab):
         return verdict(snapshot)
 
     def show_stage(self, snapshot: Snapshot) -> None:
-        planned = (snapshot.plans, snapshot.device, snapshot.workload)
+        planned = (snapshot.plans, snapshot.device, snapshot.workload, snapshot.predictions)
         if snapshot.device and snapshot.workload and planned != self._planned:
             self._planned = planned
             running = [plan for plan in snapshot.plans.values() if plan.kernel not in snapshot.refusals]
             titles = {info.id: info.title for info in snapshot.infos}
-            self._tiles.show_plans(running, snapshot.device, snapshot.workload, titles)
+            self._tiles.show_plans(running, snapshot.device, snapshot.workload, titles, snapshot.predictions)
 
 
 LAB = Lab("attention", "Attention", AttentionLab, KERNELS)

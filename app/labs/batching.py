@@ -14,7 +14,7 @@ from app.verdict import Verdict
 from engine.protocol import Device
 
 PLACES = Places(
-    "Rows of a batch", ("batch_rate",), (("batch_latency", 0, 1, 1), ("batch_roofline", 1, 1, 1)), (1, 1), (350, 410))
+    "Rows of a batch", ("batch_rate",), ((("batch_latency",), 0, 1, 1), (("batch_roofline",), 1, 1, 1)), (1, 1), (350, 410))
 
 
 class BatchingLab(StagedLab):

@@ -14,7 +14,7 @@ from app.verdict import Verdict
 
 PLACES = Places(
     "Token grid", ("token_time", "kv_growth", "lane_bandwidth"),    # over one position
-    (("token_rate", 0, 1, 1), ("decode_memory", 0, 2, 1), ("kv_lengths", 1, 1, 2)), (5, 3, 3), (410, 350))
+    ((("token_rate",), 0, 1, 1), (("decode_memory",), 0, 2, 1), (("kv_lengths",), 1, 1, 2)), (5, 3, 3), (410, 350))
 
 
 class DecodeLab(StagedLab):

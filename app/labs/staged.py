@@ -23,13 +23,13 @@ class Places(NamedTuple):
     """Where the panels of a lab stand. `stage`: what the stage is called.
 
     `tabs`: plots in one place, at the left; one alone has no tab.
-    `grid`: the others, as name, row, column and how many columns they span; `stretch`: of the columns. `heights`: at first, of
-    the stage and of the plots.
+    `grid`: the others, as names (of tabs, where there are several), row, column and how many columns they span; `stretch`: of
+    the columns. `heights`: at first, of the stage and of the plots.
     """
 
     stage: str
     tabs: tuple[str, ...]
-    grid: tuple[tuple[str, int, int, int], ...]
+    grid: tuple[tuple[tuple[str, ...], int, int, int], ...]
     stretch: tuple[int, ...]
     heights: tuple[int, int]
 
@@ -40,7 +40,9 @@ class StagedLab(LabView):
     def __init__(self, theme: Theme, stage: Stage, places: Places) -> None:
         super().__init__()
         known, self.places = plots(), places
-        names = (*places.tabs[:1], *(name for name, *_ in places.grid), *places.tabs[1:])
+        cells = [names for names, *_ in places.grid]
+        names = (*places.tabs[:1], *(name for names in cells for name in names[:1]), *places.tabs[1:],
+                 *(name for names in cells for name in names[1:]))
         self.plots: dict[str, PlotView] = {name: known[name].build(theme) for name in names}
         link(self.plots.values())
         self._stage = stage
@@ -157,13 +159,11 @@ class StagedLab(LabView):
         places = QGridLayout(grid)
         places.setContentsMargins(0, 0, 0, 0)
         places.setSpacing(8)
-        first, *more = self.places.tabs
-        alone = () if more else ((first, 0, 0, 2, 1),)
-        if more:
-            places.addWidget(self._tabs(self.places.tabs), 0, 0, 2, 1)
-        for name, row, column, rows, span in (*alone, *((*place[:3], 1, place[3]) for place in self.places.grid)):
-            view = self.plots[name]
-            view.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
+        cells = ((self.places.tabs, 0, 0, 2, 1), *((*place[:3], 1, place[3]) for place in self.places.grid))
+        for names, row, column, rows, span in cells:
+            view = self.plots[names[0]] if len(names) == 1 else self._tabs(names)
+            if isinstance(view, PlotView):
+                view.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Expanding)
             places.addWidget(view, row, column, rows, span)
             view.show()
         for column, stretch in enumerate(self.places.stretch):

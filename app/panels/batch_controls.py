@@ -76,7 +76,7 @@ class BatchControls(Form):
     def show_choice(self, choice: BatchChoice) -> None:
         """Shows a choice without saying that it changed."""
         self._shown = choice
-        self.devices.setCurrentIndex(self.devices.findData(choice.device))
+        self.show_device(choice.device)
         self.works.setCurrentIndex(self.works.findData(choice.work))
         known = [self.models.itemData(i).id for i in range(self.models.count())]
         self.models.setPlaceholderText(choice.model.title)

@@ -10,7 +10,7 @@ from PySide6.QtCore import Slot
 from PySide6.QtGui import QPixmap
 from PySide6.QtWidgets import QCheckBox, QComboBox, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QWidget
 
-from app.choice import Choice, first_choice
+from app.choice import Choice, offered, on_device
 from app.panels.fields import IntControl
 from app.panels.form import Form, box, column, grid, labelled, reason_label, show_reason, show_value, titled
 from app.panels.parameters import Parameters
@@ -64,9 +64,12 @@ class Controls(Form):
         kv_heads = self.fields["kv_heads"]
         assert isinstance(kv_heads, IntControl)
         kv_heads.set_steps([n for n in range(1, heads + 1) if heads % n == 0])
-        self.devices.setCurrentIndex(self.devices.findData(choice.device))
+        self.show_device(choice.device)
         for name, tick in self.kernels.items():
             show_value(tick, name in choice.kernels)
+        for info in self._hello.kernels if self._hello else ():
+            if not info.runs and info.id in self.kernels:
+                self.kernels[info.id].setVisible(offered(info, choice.device))
         for name, control in self.fields.items():
             show_value(control, values[name])
         for kind, button in self.sharing.items():
@@ -107,7 +110,7 @@ class Controls(Form):
     def _kernel_rows(self, hello: Hello) -> QWidget:
         self.kernels, self.reasons = {}, {}
         rows: list[QWidget] = []
-        for info in (info for info in hello.kernels if info.family == FAMILY and info.runs):
+        for info in (info for info in hello.kernels if info.family == FAMILY):
             tick, reason = QCheckBox(info.title), reason_label()
             tick.setToolTip(info.summary)
             tick.toggled.connect(self._kernels_changed)
@@ -206,4 +209,4 @@ class Controls(Form):
         assert self._shown is not None
         device = next(d for d in self._hello.devices if d.id == self.devices.itemData(place))
         if device.id != self._shown.device:
-            self._choose(first_choice(device))
+            self._choose(on_device(self._shown, device, self._hello))

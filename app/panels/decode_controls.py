@@ -93,7 +93,7 @@ class DecodeControls(Form):
     def show_choice(self, choice: DecodeChoice) -> None:
         """Shows a choice without saying that it changed."""
         self._shown, model = choice, choice.model
-        self.devices.setCurrentIndex(self.devices.findData(choice.device))
+        self.show_device(choice.device)
         ids = [self.models.itemData(i).id if self.models.itemData(i) else CUSTOM for i in range(self.models.count())]
         self.models.setCurrentIndex(ids.index(model.id) if model.id in ids else 0)
         number_of(self, "group").set_steps([n for n in range(1, model.heads + 1) if model.heads % n == 0])

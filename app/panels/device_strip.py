@@ -17,6 +17,7 @@ from engine.protocol import Device, DeviceSample
 HEIGHT, PAD, GAP, INNER, GRAPH = 28, 8.0, 12.0, 5.0, 44.0
 SPARK = 44          # samples: a pixel each
 PILL_PX = 104
+SIMULATED = (4, 5)  # ranks of the readings that a simulated GPU has beside the first three: clock and DRAM
 NAME_PX = 140       # what is left at least of a long name while other readings stand beside it
 LEFT = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
 RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
@@ -192,13 +193,13 @@ def fields_of(snapshot: Snapshot) -> list[Field]:
         return [Field(label="", value="looking for devices…", widest="", rank=0)]
     last = last or DeviceSample(device=device.id, missing=dict.fromkeys(DeviceSample.__struct_fields__, "not read yet"))
     fields = [_name(device), _busy(snapshot, device, last), _memory(device, last)]
-    return fields if device.kind == "cpu" else [*fields, *_gpu(last)]
+    return fields if device.kind == "cpu" else [*fields, *_gpu(last, device.kind == "sim")]
 
 
 def _name(device: Device) -> Field:
     unit = "cores" if device.kind == "cpu" else "SMs"
     count = f" · {fmt.count(device.sms)} {unit}" if device.sms is not None else ""
-    kind = f" · {device.kind.upper()}" if device.kind in ("cpu", "sim") else ""
+    kind = " · CPU" if device.kind == "cpu" else ""  # the name of a simulated one says so
     driver = f", driver {device.driver}" if device.driver else ""
     value = f"{device.name}{kind}{count}"
     return Field(label="", value=value, widest="", rank=0, tip=f"{device.id}: {device.name}{driver}")
@@ -225,12 +226,12 @@ def _memory(device: Device, last: DeviceSample) -> Field:
     )
 
 
-def _gpu(last: DeviceSample) -> list[Field]:
-    """What only a GPU reports."""
+def _gpu(last: DeviceSample, simulated: bool) -> list[Field]:
+    """What only a GPU reports; of a simulated one, what is simulated."""
     limit = f" of {fmt.power_w(last.power_limit_w)}" if last.power_limit_w is not None else ""
     reasons = last.throttle
     text = fmt.NA if reasons is None else ", ".join(reasons) if reasons else "no throttling"
-    return [
+    fields = [
         Field(label="DRAM", value=fmt.percent(last.dram_utilisation), widest=f"100{fmt.SPACE}%", rank=5,
               tip=_tip(last, "dram_utilisation", "share of peak memory bandwidth")),
         Field(label="", value=fmt.power_w(last.power_w), widest=f"0{fmt.THIN}000{fmt.SPACE}W", rank=3,
@@ -242,6 +243,7 @@ def _gpu(last: DeviceSample) -> list[Field]:
         Field(label="", value=text if not reasons else f"⚠ {text}", widest="no throttling", rank=6,
               tip=_tip(last, "throttle", f"why clocks are held back: {text}"), warn=bool(reasons)),
     ]
+    return [field for field in fields if field.rank in SIMULATED] if simulated else fields
 
 
 def _tip(last: DeviceSample, name: str, text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from msgspec.structs import replace
 from PySide6.QtCore import Qt, Signal, Slot
 from PySide6.QtWidgets import (
     QCheckBox,
@@ -20,8 +21,10 @@ from PySide6.QtWidgets import (
 
 from app import format as fmt
 from app.panels.fields import IntControl
+from app.panels.what_if import WhatIfControls
 from app.store import Snapshot
 from app.theme import Theme
+from app.what_if import simulated, what_if
 from engine.protocol import Device, Field, Hello
 
 WIDTH_PX = 268
@@ -39,7 +42,7 @@ class Form(QWidget):
         self._theme = theme
         self._hello: Hello | None = None
         self._drags = 0
-        self.devices = QComboBox()
+        self.devices, self.what_if = QComboBox(), WhatIfControls(theme)
         self.fields: dict[str, Control] = {}
         self.peak, self.run = QLabel(""), QPushButton("Run")
         self.peak.setProperty("role", "muted")
@@ -79,6 +82,7 @@ class Form(QWidget):
     def set_theme(self, theme: Theme) -> None:
         """Colours of swatches and marks."""
         self._theme = theme
+        self.what_if.set_theme(theme)
         for control in self.fields.values():
             if isinstance(control, IntControl):
                 control.set_theme(theme)
@@ -100,12 +104,23 @@ class Form(QWidget):
             self.peak.setText(f"predicted peak {needed} of {whole} free")
 
     def device_row(self, devices: Sequence[Device], activated: Callable[[int], None]) -> QWidget:
-        """The choice of a device."""
-        self.devices = box("Device")
+        """The choice of a device, and what differs of a simulated one."""
+        self.devices, self.what_if = box("Device"), WhatIfControls(self._theme)
         for device in devices:
-            self.devices.addItem(f"{device.name} ({device.id})", device.id)
+            self.devices.addItem(device.name if device.kind == "sim" else f"{device.name} ({device.id})", device.id)
         self.devices.activated.connect(activated)
-        return self.devices
+        self.what_if.changed.connect(self._what_if_changed)
+        self.what_if.drag_began.connect(self._drag_began)
+        return column(self.devices, self.what_if)
+
+    def show_device(self, device: str) -> None:
+        """Shows the device of a choice."""
+        base = what_if(device).base if simulated(device) else device
+        if self.devices.findData(base) < 0:    # one in a file
+            self.devices.addItem(base, base)
+        self.devices.setCurrentIndex(self.devices.findData(base))
+        known = next((one for one in self._hello.devices if one.id == base), None) if self._hello else None
+        self.what_if.show_device(device, known)
 
     def control(self, field: Field, changed: Callable[[Any], None]) -> Control:
         """The control of a field; `changed` takes its new value, and finds which field it is by `sender()`."""
@@ -131,6 +146,11 @@ class Form(QWidget):
         """The number of the drag that the sender is in; 0 where it is in none."""
         sender = self.sender()
         return self._drags if isinstance(sender, IntControl) and sender.dragging else 0
+
+    @Slot(str)
+    def _what_if_changed(self, device: str) -> None:
+        self.show_choice(replace(self.choice, device=device))
+        self.edited.emit(self._drags if self.what_if.dragging else 0)
 
     @Slot()
     def _drag_began(self) -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
 from app import format as fmt
 from app.facts import no_number
 from app.plots.rows import Row, RowChart
 from app.plots.scales import log_times
 from app.plots.table import Table
 from app.plots.view import Plot, PlotView
+from app.predicted import beside, off, prediction
 from app.series import Stats
 from app.store import Snapshot
 from app.theme import Theme
+from engine.protocol import Predicted
 
 FEW = 3     # samples, below which there is no spread to speak of
 
 
 class Latency(PlotView):
-    """One row a kernel: p50 as its marker, p20 to p80 as a whisker."""
+    """One row a kernel: p50 as its marker, p20 to p80 as a whisker, and where it was measured a tick at what was predicted."""
 
     def __init__(self, theme: Theme) -> None:
         self._chart = RowChart(theme)
@@ -26,8 +30,9 @@ class Latency(PlotView):
         found = measured(snapshot)
         if not found:
             return False
-        low = min(stats.p20 for _, stats in found)
-        high = max(stats.p80 for _, stats in found)
+        expected = [one.time_ns for kernel, _ in found if (one := _beside(snapshot, kernel)) and one.time_ns]
+        low = min(*(stats.p20 for _, stats in found), *expected, math.inf)
+        high = max(*(stats.p80 for _, stats in found), *expected, 0.0)
         rows = [self._row(snapshot, *entry) for entry in found]
         rows += [self._waiting(snapshot, kernel) for kernel in others(snapshot)]
         self._chart.show_rows(self.theme, rows, log_times(low, high))
@@ -38,12 +43,15 @@ class Latency(PlotView):
         return True
 
     def _row(self, snapshot: Snapshot, kernel: str, stats: Stats) -> Row:
+        predicted, said = _beside(snapshot, kernel), f"{fmt.time_ns(stats.p50)} {_spread(stats)}"
         return Row(
             name=snapshot.title(kernel), mark=self.theme.mark(snapshot.index(kernel), snapshot.series[kernel].provenance),
-            value=f"{fmt.time_ns(stats.p50)} {_spread(stats)}", brief=fmt.time_ns(stats.p50),
+            value=f"{said}, {beside(snapshot, kernel)}" if predicted else said, brief=fmt.time_ns(stats.p50),
+            tick=shown(predicted.time_ns) if predicted and predicted.time_ns else None,
             spread=(shown(stats.p20), shown(stats.p50), shown(stats.p80)),
             tip=f"p20 {fmt.exact(stats.p20)} ns\np50 {fmt.exact(stats.p50)} ns\np80 {fmt.exact(stats.p80)} ns\n"
-                f"{fmt.plural(stats.n, 'sample')}, {snapshot.series[kernel].source}",
+                f"{fmt.plural(stats.n, 'sample')}, {snapshot.series[kernel].source}"
+                + (f"\n{beside(snapshot, kernel)}" if predicted else ""),
         )
 
     def _waiting(self, snapshot: Snapshot, kernel: str) -> Row:
@@ -62,12 +70,23 @@ class Latency(PlotView):
     def table(self) -> Table:
         snapshot = self._snapshot
         rows: list[tuple[str, ...]] = [
-            (snapshot.title(kernel), *(fmt.time_ns(value) for value in stats[:3]), fmt.count(stats.n),
-             snapshot.series[kernel].provenance)
+            (snapshot.title(kernel), *(fmt.time_ns(value) for value in stats[:3]), *_foretold(snapshot, kernel),
+             fmt.count(stats.n), snapshot.series[kernel].provenance)
             for kernel, stats in measured(snapshot)
         ]
-        rows += [(snapshot.title(kernel), *[fmt.NA] * 3, "0", no_number(snapshot, kernel)[0]) for kernel in others(snapshot)]
-        return Table(("kernel", "p20", "p50", "p80", "samples", "provenance"), rows)
+        rows += [(snapshot.title(kernel), *[fmt.NA] * 3, *_foretold(snapshot, kernel), "0", no_number(snapshot, kernel)[0])
+                 for kernel in others(snapshot)]
+        return Table(("kernel", "p20", "p50", "p80", "predicted", "error", "samples", "provenance"), rows)
+
+
+def _beside(snapshot: Snapshot, kernel: str) -> Predicted | None:
+    """What was predicted of a kernel that was measured."""
+    return prediction(snapshot, kernel) if off(snapshot, kernel) is not None else None
+
+
+def _foretold(snapshot: Snapshot, kernel: str) -> tuple[str, str]:
+    found = prediction(snapshot, kernel)
+    return fmt.time_ns(found.time_ns if found else None), fmt.signed_percent(off(snapshot, kernel))
 
 
 def measured(snapshot: Snapshot) -> list[tuple[str, Stats]]:
@@ -92,7 +111,7 @@ def _spread(stats: Stats) -> str:
 
 
 PLOT = Plot(
-    id="latency", title="Latency", unit="p50 ± spread", needs=("series", "plans", "checks", "refusals"),
+    id="latency", title="Latency", unit="p50 ± spread", needs=("series", "plans", "checks", "refusals", "predictions"),
     build=Latency, place=30,
     empty="The time of one execution of each kernel will stand here, median and spread. Run to measure.",
 )

@@ -35,7 +35,8 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One row. `parts` are laid end to end; `tick` marks a value; `spread` is a low, a middle and a high value.
+    """One row. `parts` are laid end to end; `tick` marks a value; `spread` is a low, a middle and a high value; `dots`
+    are marks at values.
 
     `brief`: the value in fewer words, where there is little room. `mark`: the kernel's, where the row is a kernel's.
     `strong`: the current one among several.
@@ -47,6 +48,7 @@ class Row:
     parts: tuple[Part, ...] = ()
     tick: float | None = None
     spread: tuple[float, float, float] | None = None
+    dots: tuple[tuple[float, Mark], ...] = ()
     mark: Mark | None = None
     strong: bool = False
     tip: str = field(default="", compare=False)
@@ -192,6 +194,7 @@ class RowChart(QWidget):
             self._paint_bar(painter, row, cells.drawing)
             if row.spread is not None:
                 self._paint_spread(painter, row, row.spread, cells.drawing)
+            self._paint_dots(painter, row, cells.drawing)
         paint(painter, self.words())
 
     def _paint_bar(self, painter: QPainter, row: Row, area: QRectF) -> None:
@@ -216,6 +219,13 @@ class RowChart(QWidget):
             painter.fillRect(QRectF(end, y - 4, 1, 9), colour)
         if row.mark is not None:
             draw_marker(painter, row.mark, QPointF(middle, y + 0.5), 9.0)
+
+    def _paint_dots(self, painter: QPainter, row: Row, area: QRectF) -> None:
+        y = round(area.center().y())
+        if row.dots:
+            painter.fillRect(QRectF(area.left(), y, area.width(), 1), self._theme["grid"])
+        for value, mark in row.dots:
+            draw_marker(painter, mark, QPointF(self._x(value, area), y + 0.5), 9.0)
 
     # --- tooltips ---
 

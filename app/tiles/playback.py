@@ -25,6 +25,7 @@ class Playback:
     def __init__(self, tracks: list[KernelTrack]) -> None:
         self.tracks = tracks
         self.timed = all(track.seconds is not None for track in self.tracks)
+        self.provenance = self.tracks[0].provenance if self.tracks else "scheduled"
         self.length = max((track.length for track in self.tracks), default=0.0)
         self.slots = [0] * len(self.tracks)
         self.anchors = [0] * len(self.tracks)

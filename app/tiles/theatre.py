@@ -19,7 +19,7 @@ from app.tiles.step_info import StepInfo, describe
 from app.tiles.track import MOST_STEPS, KernelTrack
 from app.tiles.transport import Transport, wave_text
 from app.tiles.view import View, view_of
-from engine.protocol import KernelPlan
+from engine.protocol import KernelPlan, Predicted
 from kernels.contract import AttentionWorkload, Device
 
 EMPTY = "The tiles appear once a kernel is planned that this device can run."
@@ -52,15 +52,22 @@ class Theatre(Stage):
     # --- what it is told ---
 
     def show_plans(
-        self, plans: list[KernelPlan], device: Device, workload: AttentionWorkload, titles: Mapping[str, str] | None = None
+        self, plans: list[KernelPlan], device: Device, workload: AttentionWorkload, titles: Mapping[str, str] | None = None,
+        predictions: Mapping[str, Predicted] | None = None,
     ) -> None:
-        """Puts the first two kernels that have a schedule on the stage; the clock stays at the same fraction of its length."""
-        shown = (tuple(plans), device, workload)
+        """Puts the first two kernels that have a schedule on the stage; the clock stays at the same fraction of its length.
+
+        Where all that are played are predicted, their clock is that of the predictions.
+        """
+        foretold = dict(predictions or {})
+        shown = (tuple(plans), device, workload, tuple(foretold.items()))
         if shown == self._shown:
             return
         self._shown, self._device = shown, device
         tracks = [KernelTrack(plan, plan.schedule, device) for plan in plans if plan.schedule is not None]
         played = [track for track in tracks if 0 < track.longest_program <= MOST_STEPS][:SCENES]
+        if played and all(track.plan.kernel in foretold for track in played):
+            played = [KernelTrack(track.plan, track.schedule, device, foretold[track.plan.kernel]) for track in played]
         drawn = [track.plan for track in played]
         before = self._playback
         self._playback = Playback(played) if played else None
@@ -259,7 +266,7 @@ class Theatre(Stage):
         """Room in the bar for the widest readings."""
         launches = [launch for track in playback.tracks for launch in track.launches]
         widest = "888.8 µs" if playback.timed else "888.8 MiB"
-        self.transport.reserve(f"{widest} of {self._time(playback.length)} · scheduled",
+        self.transport.reserve(f"{widest} of {self._time(playback.length)} · {playback.provenance}",
                                max(launch.launch.programs for launch in launches), max(launch.waves for launch in launches))
 
     def _refresh(self, travel: bool = False) -> None:
@@ -283,7 +290,8 @@ class Theatre(Stage):
 
     def _show_bar(self, playback: Playback, view: View) -> None:
         now, length = playback.now, playback.length
-        self.transport.show_time(now / length if length else 0.0, f"{self._time(now)} of {self._time(length)} · scheduled")
+        self.transport.show_time(now / length if length else 0.0,
+                                 f"{self._time(now)} of {self._time(length)} · {playback.provenance}")
         self.transport.show_program(view.track.schedule.kernel, view.place.program, view.launch.launch.programs,
                                     wave_text(view.place.wave, view.launch.waves))
         self.transport.show_playing(playback.playing)

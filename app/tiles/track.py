@@ -7,6 +7,7 @@ of programs that are alike (see kernels.contract.series), whatever the size of t
 
 from __future__ import annotations
 
+import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from functools import cached_property, lru_cache, partial
 
 import numpy as np
 
-from engine.protocol import KernelPlan
+from engine.protocol import KernelPlan, Predicted, Provenance
 from kernels.contract import Device, Launch, Schedule, Traffic
 from kernels.contract.expr import Ints
 from kernels.contract.series import Series, profile
@@ -131,20 +132,31 @@ class LaunchTrack:
 
 
 class KernelTrack:
-    """All launches of one kernel in order. Positions are steps of the followed slot, 0 to `total(slot)`."""
+    """All launches of one kernel in order. Positions are steps of the followed slot, 0 to `total(slot)`.
 
-    def __init__(self, plan: KernelPlan, schedule: Schedule, device: Device) -> None:
+    Args:
+        predicted: of this kernel: its launches take the time that they are predicted to; left out, that of their HBM bytes at
+            the device's bandwidth.
+    """
+
+    def __init__(self, plan: KernelPlan, schedule: Schedule, device: Device, predicted: Predicted | None = None) -> None:
         self.plan, self.schedule = plan, schedule
-        self.launches = [LaunchTrack(schedule, launch, programs_at_once(launch, device)) for launch in schedule.launches]
+        foretold = predicted.launches if predicted and len(predicted.launches) == len(schedule.launches) else ()
+        widths = ([min(one.per_sm * (device.sms or 1), launch.resident or launch.programs, launch.programs)
+                   for one, launch in zip(foretold, schedule.launches, strict=True)] if foretold else
+                  [programs_at_once(launch, device) for launch in schedule.launches])
+        self.launches = [LaunchTrack(schedule, *each) for each in zip(schedule.launches, widths, strict=True)]
         self.hbm_read = _shares(schedule, self.launches, plan.cost.hbm, written=False)
         self.hbm_written = _shares(schedule, self.launches, plan.cost.hbm, written=True)
         sizes = [sum(r.values()) + sum(w.values()) for r, w in zip(self.hbm_read, self.hbm_written, strict=True)]
-        self.edges = [0]                       # HBM bytes before each launch, and in all
-        for size in sizes:
-            self.edges.append(self.edges[-1] + size)
+        parts = [one.time_ns for one in foretold] or sizes
+        self.edges = [0.0, *itertools.accumulate(map(float, parts))]  # before each launch, and in all: predicted, or HBM bytes
         rate = device.bandwidth_bytes_per_s
-        self.seconds = self.edges[-1] / rate if rate else None
-        self.length = self.seconds if self.seconds is not None else float(self.edges[-1])
+        self.seconds = sum(sizes) / rate if rate else None
+        if foretold and predicted is not None and predicted.time_ns:
+            self.seconds = predicted.time_ns * 1e-9
+        self.length = self.seconds if self.seconds is not None else self.edges[-1]
+        self.provenance: Provenance = "simulated" if foretold else "scheduled"
 
     @property
     def longest_program(self) -> int:
@@ -179,7 +191,7 @@ class KernelTrack:
         return self._before(slot, launch) + self.launches[launch].steps_before(slot, wave) + done
 
     def time_of(self, place: Place) -> float:
-        """Scheduled time at a place: seconds, or HBM bytes where the bandwidth is not known."""
+        """The time at a place: seconds, or HBM bytes where there is no telling."""
         track = self.launches[place.launch]
         first, last = track.span(place.wave)
         begun, ended = track.steps.upto(first), track.steps.upto(last)
@@ -188,13 +200,13 @@ class KernelTrack:
         return self.length * (start + (stop - start) * share) / max(self.edges[-1], 1)
 
     def position_at(self, slot: int, time: float) -> int:
-        """The position at a scheduled time."""
+        """The position at a time."""
         if time >= self.length:
             return self.total(slot)
-        at_bytes = max(time, 0.0) / self.length * self.edges[-1]
-        at = min(bisect_right(self.edges, at_bytes), len(self.launches)) - 1
+        passed = max(time, 0.0) / self.length * self.edges[-1]
+        at = min(bisect_right(self.edges, passed), len(self.launches)) - 1
         track = self.launches[at]
-        share = (at_bytes - self.edges[at]) / max(self.edges[at + 1] - self.edges[at], 1)
+        share = (passed - self.edges[at]) / max(self.edges[at + 1] - self.edges[at], 1)
         target = share * track.steps.total
         wave = min(track.steps.entry_at(target) // track.width, track.waves - 1)
         first, last = track.span(wave)

@@ -43,11 +43,11 @@ class SimulatedBench:
         try:
             task.in_turn(lambda: ready, lambda each: self._burst(task, *each), lambda: None)
         finally:
-            self.counters.running = None
+            self.counters.moving = None
 
     def clear(self) -> None:
         """Nothing is held any more."""
-        self.counters.running, self.counters.memory_bytes = None, 0
+        self.counters.moving, self.counters.memory_bytes = None, 0
 
     def _forecast(self, task: Task[Job], plan: KernelPlan) -> Predicted | None:
         """What is predicted of a kernel; None where that is refused, which is told."""
@@ -62,7 +62,8 @@ class SimulatedBench:
     def _burst(self, task: Task[Job], plan: KernelPlan, predicted: Predicted) -> None:
         assert predicted.time_ns is not None
         launches = max(1, math.floor(SAMPLE_NS / predicted.time_ns))
-        self.counters.running = predicted
+        self.counters.moving = (
+            ((predicted.dram_read_bytes or 0) + (predicted.dram_write_bytes or 0)) / predicted.time_ns * 1e9)
         for _ in range(max(1, round(BURST_NS / (launches * predicted.time_ns)))):
             wait(task, launches * predicted.time_ns)
             task.post(KernelSample(

@@ -164,7 +164,7 @@ def test_a_kernel_without_a_number_says_why(qtbot: QtBot, plot: str) -> None:
     reasons: dict[str, str] = {}
     for name in ("check failed", "refused"):
         show(made, fed(name))
-        reasons |= {row[0]: row[-1] for row in made.table().rows if fmt.NA in row}
+        reasons |= {row[0]: row[-1] for row in made.table().rows if row[1] == fmt.NA}
         assert all(row[1] != "0" for row in made.table().rows)
         assert "check failed" in made.summary() or "refused" in made.summary()
     assert reasons == {"flash": "check failed", "naive": "refused", "SDPA cuDNN": "refused",
@@ -196,7 +196,8 @@ def test_a_refusal_is_said_at_once(qtbot: QtBot, plot: str) -> None:
 
 
 def test_titles_and_ids_are_of_one_kind() -> None:
-    assert list(known()) == ["throughput", "hbm", "latency", "kv_cache", "traffic", "power", "utilisation"]
+    assert list(known()) == [
+        "throughput", "hbm", "latency", "limits", "kv_cache", "traffic", "roofline", "power", "utilisation"]
     assert set(SIX) <= set(catalog())
     for plot in known().values():
         assert plot.title[0].isupper()

@@ -21,7 +21,7 @@ from app.plots.strip import StripView
 from app.plots.words import Word
 from app.store import Snapshot, Store
 from app.theme import Theme
-from engine.protocol import Checked, DeviceSample, Event, MemorySample, Refused
+from engine.protocol import Checked, DeviceSample, Event, KernelSample, MemorySample, Predicted, Refused
 from kernels.contract import AttentionWorkload
 from tests.app import feed
 
@@ -89,6 +89,18 @@ def too_large() -> list[Event]:
     return [feed.hello(), feed.planned(SIX, workload), MemorySample(generation=1, owners={"Q K V O": 3 << 30})]
 
 
+def foretold() -> list[Event]:
+    """What is predicted before anything runs, of one kernel not at all."""
+    return [feed.hello(), feed.planned(SIX), *(feed.predicted(kernel) for kernel in SIX[:-1]),
+            Predicted(generation=1, kernel=SIX[-1], refused="its tiles do not fit.")]
+
+
+def simulated() -> list[Event]:
+    """A run on a simulated GPU takes what is predicted."""
+    return [changed(event, time_ns=0.96 * feed.MEDIANS_NS[event.kernel], provenance="simulated")
+            if isinstance(event, KernelSample) else event for event in feed.run(SIX, seconds=3)]
+
+
 def new_generation() -> list[Event]:
     return [*feed.run(seconds=2), feed.planned(workload=GQA, generation=2, t_s=3.0)]
 
@@ -107,7 +119,8 @@ FEEDS: dict[str, Callable[[], list[Event]]] = {
     "gqa": lambda: feed.run(SIX, seconds=2, workload=GQA), "mqa": lambda: feed.run(seconds=2, workload=MQA),
     "huge": lambda: feed.run(seconds=2, workload=HUGE), "tiny": lambda: feed.run(seconds=2, workload=TINY),
     "cpu": lambda: feed.run(seconds=2, device=feed.CPU, slower=100), "check failed": check_failed, "refused": refused,
-    "too large": too_large, "new generation": new_generation, "extremes": extremes,
+    "foretold": foretold, "simulated": simulated, "too large": too_large, "new generation": new_generation,
+    "extremes": extremes,
     "unread": lambda: [*feed.run(seconds=2), reading_without(power_w=None, utilisation=None, dram_utilisation=None)],
 }
 

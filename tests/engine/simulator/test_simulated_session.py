@@ -98,6 +98,15 @@ def test_libraries_run_as_published_and_what_was_not_published_is_refused(talk: 
     assert {sample.kernel for sample in said.all(KernelSample)} == {"flash_attn_3", "sdpa_flash", "eager"}
 
 
+def test_on_a_gpu_that_triton_has_no_matrix_units_of_our_kernels_are_refused(talk: Talk) -> None:
+    said = talk(*catalog().values())
+    said.send(configure("flash", "flash_attn_1", "eager", device="sim:t4", workload=replace(WORKLOAD, dtype="float16")))
+    plans = {plan.kernel: plan for plan in said.wait(Planned).plans}
+    assert "from compute capability 8.0 on" in (plans["flash"].refused or "")
+    assert plans["flash_attn_1"].refused is None
+    assert said.wait(Predicted, kernel="flash_attn_1").time_ns
+
+
 def test_what_differs_of_a_gpu_makes_another_one(talk: Talk) -> None:
     said = talk(*catalog().values())
     times = []
