@@ -13,6 +13,7 @@ from app import format as fmt
 from app.batching.configuration import BatchConfiguration
 from app.decoding.configuration import DecodeConfiguration
 from app.facts import opaque
+from app.predicted import off, prediction
 from app.saved import SCHEMA, Cell, Saved, stated
 from app.store import Snapshot
 from app.verdict import verdict
@@ -26,7 +27,8 @@ class Measured(Struct, frozen=True, kw_only=True):
     """One kernel as it is on screen. None where there is no number; `note` then says why.
 
     Times are quantiles of the newest `samples` samples. Bytes are per execution and follow the kernel's schedule;
-    `hbm_is_lower_bound`: the kernel is opaque, and they are modelled, from its operands alone.
+    `hbm_is_lower_bound`: the kernel is opaque, and they are modelled, from its operands alone. What is predicted is simulated:
+    `predicted_error` is that time over the measured median, less 1, where one was measured.
     """
 
     kernel: str
@@ -39,6 +41,9 @@ class Measured(Struct, frozen=True, kw_only=True):
     time_provenance: Provenance | None = None
     time_source: str = ""
     l2_policy: str = ""
+    predicted_ns: float | None = None
+    predicted_error: float | None = None
+    limiter: str = ""
     hbm_read_bytes: int
     hbm_write_bytes: int
     hbm_is_lower_bound: bool
@@ -169,6 +174,8 @@ def _measured(snapshot: Snapshot, plan: KernelPlan) -> Measured:
         tile_bytes=plan.cost.tile_bytes if plan.cost.tile else None,
         peak_memory_bytes=plan.peak_memory_bytes, note=_note(snapshot, plan.kernel),
     )
+    if (found := prediction(snapshot, plan.kernel)) is not None:
+        row = replace(row, predicted_ns=found.time_ns, predicted_error=off(snapshot, plan.kernel), limiter=found.limiter)
     if check is not None:
         row = replace(row, check_ok=check.ok, check_max_error=check.max_error, check_tolerance=check.tolerance)
     if stats is None or series is None:

@@ -32,7 +32,7 @@ from app.theme import Theme
 from app.window import Window
 from tests.app import feed
 from tests.app.test_configuration import one_sentence, shown
-from tests.app.windows import Listener, opened, taken
+from tests.app.windows import Listener, draw, opened, taken
 
 SVG = "{http://www.w3.org/2000/svg}"
 TAKEN = shown(*feed.run(seconds=1))
@@ -213,6 +213,8 @@ def clip_box(clip: Element) -> QRectF:
 
 
 def test_no_viewer_clips_a_word_away(window: Window, tmp_path: Path) -> None:
+    window.resize(1440, 1400)   # the inspector need not scroll
+    draw(window)
     root = ElementTree.parse(window.files.write_picture(window, tmp_path / "a.svg")).getroot()
     clips = {clip.get("id", ""): clip_box(clip) for clip in root.iter(f"{SVG}clipPath")}
     room = QRectF(0, 0, float(root.get("width", 0)), float(root.get("height", 0)))

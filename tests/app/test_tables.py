@@ -19,8 +19,8 @@ COLUMNS, ROWS = table(TAKEN)
 UNITS = ("_ns", "_bytes", "_tokens", "tflops")
 PURE = {  # names, words, and counts of things
     "kernel", "title", "samples", "time_provenance", "time_source", "l2_policy", "hbm_is_lower_bound", "bytes_provenance",
-    "peak_memory_provenance", "check_ok", "check_max_error", "check_tolerance", "note", "device", "device_name", "batch",
-    "heads", "kv_heads", "head_dim", "dtype", "causal", "pass",
+    "peak_memory_provenance", "check_ok", "limiter", "predicted_error", "check_max_error", "check_tolerance", "note",
+    "device", "device_name", "batch", "heads", "kv_heads", "head_dim", "dtype", "causal", "pass",
 }
 odd = st.text(max_size=12) | st.text(st.sampled_from(',"\n\r\t;=# é'), max_size=12)
 
