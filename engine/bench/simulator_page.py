@@ -10,7 +10,8 @@ from engine.bench.published import Unit
 from engine.bench.simulator import Entry, Result
 from engine.simulator import spec, work
 
-UNITS: dict[Unit, str] = {"tflops": "TFLOP/s", "us": "µs", "ms": "ms", "gb": "GB", "gb_read": "GB read"}
+UNITS: dict[Unit, str] = {
+    "tflops": "TFLOP/s", "us": "µs", "ms": "ms", "gb": "GB", "gb_read": "GB read", "s": "s", "tokens_per_s": "tokens/s"}
 CONSTANTS = ("PORT", "UNCOUNTED", "MMA_SHARE", "PRODUCT", "EXPONENTIALS", "ARRIVAL", "BEGIN")
 OVERVIEW = ("table", "kernel", "rows", "mean error", "of time", "aim", "worst", "roofline", "of time")
 

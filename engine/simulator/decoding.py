@@ -170,11 +170,14 @@ class _Gpu:
         for name in operation.kernels:
             blueprint = catalog()[name].blueprint
             assert blueprint is not None
-            config = blueprint.configure(operation.workload, self._device)
-            if reasons := blueprint.constraints(operation.workload, config, self._device):
+            workload = operation.workload
+            config = blueprint.configure(workload, self._device)
+            if reasons := blueprint.constraints(workload, config, self._device):
                 reason = reasons[0]
                 continue
-            schedule = blueprint.schedule(operation.workload, config)
+            if name == "paged" and workload.keys < config["block_n"]:  # pages of a tile that are none cannot be predicted
+                workload = replace(workload, seq_kv=config["block_n"])
+            schedule = blueprint.schedule(workload, config)
             try:
                 return predict(schedule, self._spec, self._clock_hz, held=_cache_of(schedule, held) if operation.cached else {})
             except Unpredictable as error:
