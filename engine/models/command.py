@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from engine.console import as_json, converse, device_of, on_device, print_json, print_rich
+from engine.console import as_json, converse, device_of, on_device, print_json, print_rich, spec_of
 from engine.decoding import CACHES, CacheKind, Decoding, Lane, Model
 from engine.options import BadInput
 from engine.protocol import ConfigureDecoding, Fault, Start
@@ -14,6 +14,7 @@ from kernels.contract import Device
 
 if TYPE_CHECKING:
     from engine.models.results import Result
+    from engine.simulator.figures import DeviceSpec
 
 ATTENTIONS = ("mha", "gqa", "mqa")
 
@@ -39,12 +40,17 @@ def decode(
     name: str, caches: str, attention: str | None, kv_heads: int | None, batch: int, prompt: int, new: int, dtype: str | None,
     weights: str, temperature: float, top_k: int, seed: int, device: str | None, as_json: bool,
 ) -> int:
-    """Decode with a whole model, token by token, each way of caching in turn, and print what was measured."""
+    """Decode with a whole model, token by token, each way of caching in turn, and print what was measured.
+
+    On a simulated GPU (sim:ID of engine devices, sim:FILE.toml) nothing is computed: times are predicted.
+    """
     from engine import devices
     from engine.models import shapes
+    from engine.simulator.spec import PREFIX
 
     found = devices.find()
-    where, model = device_of(device, found), _model(name, shapes.load())
+    spec = spec_of(device) if device and device.startswith(PREFIX) else None
+    where, model = device_of(device, found) if spec is None else _simulated(spec, weights), _model(name, shapes.load())
     heads = heads_of(model, attention, kv_heads)
     lanes = tuple(Lane(cache=kind, kv_heads=heads) for kind in _caches(caches))
     try:
@@ -53,7 +59,7 @@ def decode(
             top_k=top_k, seed=seed, dtype=dtype or default_dtype(model, where))  # type: ignore[arg-type]
     except ValueError as error:
         raise BadInput(str(error)) from error
-    results, faults = run(decoding, where, found)
+    results, faults = run(decoding, where, found) if spec is None else (predicted(decoding, spec, where), [])
     for fault in faults:
         click.echo(f"{fault.message}. {fault.remedy}", err=True)
     if as_json:
@@ -109,6 +115,31 @@ def run(decoding: Decoding, device: Device, found: tuple[Device, ...]) -> tuple[
         if any(fault.fatal for fault in broken):
             break
     return results, faults
+
+
+def _simulated(spec: DeviceSpec, weights: str) -> Device:
+    """Raises: BadInput."""
+    from engine.simulator.spec import device_of
+
+    if weights:
+        raise BadInput(f"{spec.title} is simulated, and nothing is computed there: leave out --weights")
+    return device_of(spec)
+
+
+def predicted(decoding: Decoding, spec: DeviceSpec, device: Device) -> list[Result]:
+    """Each lane alone, as the simulator says it would go."""
+    from msgspec.structs import replace
+
+    from engine.models.results import Collector
+    from engine.models.simulated import events
+
+    results = []
+    for lane in decoding.lanes:
+        collector = Collector()
+        for event in events(replace(decoding, lanes=(lane,)), spec):
+            collector.add(event)
+        results += collector.results(device)
+    return results
 
 
 def _run(decoding: Decoding, device: Device, found: tuple[Device, ...]) -> tuple[list[Result], list[Fault]]:

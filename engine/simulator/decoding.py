@@ -22,12 +22,12 @@ from engine.decoding import Decoding, Lane, Model
 from engine.models.activations import padded
 from engine.simulator import traffic
 from engine.simulator.figures import DeviceSpec
-from engine.simulator.launches import Pass, Product
+from engine.simulator.launches import Product
 from engine.simulator.passes import Attention, Counted, Operation, Shape, eager, ours
 from engine.simulator.prediction import Prediction, Unpredictable, predict
 from engine.simulator.spec import device_of
 from kernels.catalog import catalog
-from kernels.contract import Schedule
+from kernels.contract import Config, Schedule
 from kernels.contract.workload import DType
 
 By = Literal["ours", "eager"]
@@ -166,23 +166,31 @@ class _Gpu:
 
     def _attend(self, operation: Attention, held: float) -> Prediction:
         """By the first kernel that can. Raises: Unpredictable with the last one's reason."""
-        reason = "no kernel takes this attention"
+        workload, reason = operation.workload, "no kernel takes this attention"
         for name in operation.kernels:
             blueprint = catalog()[name].blueprint
             assert blueprint is not None
-            workload = operation.workload
             config = blueprint.configure(workload, self._device)
             if reasons := blueprint.constraints(workload, config, self._device):
                 reason = reasons[0]
                 continue
             if name == "paged" and workload.keys < config["block_n"]:  # pages of a tile that are none cannot be predicted
                 workload = replace(workload, seq_kv=config["block_n"])
-            schedule = blueprint.schedule(workload, config)
-            try:
-                return predict(schedule, self._spec, self._clock_hz, held=_cache_of(schedule, held) if operation.cached else {})
-            except Unpredictable as error:
-                reason = str(error)
+            for tried in _shallower(config):
+                schedule = blueprint.schedule(workload, tried)
+                kept = _cache_of(schedule, held) if operation.cached else {}
+                try:
+                    return predict(schedule, self._spec, self._clock_hz, held=kept)
+                except Unpredictable as error:
+                    reason = str(error)
         raise Unpredictable(reason)
+
+
+def _shallower(config: Config) -> Iterator[Config]:
+    """The configuration, and those with fewer stages, for SMs that have no room for its ring of tiles."""
+    yield config
+    for stages in range(config.params.get("stages", 1) - 1, 0, -1):
+        yield Config(params=config.params | {"stages": stages})
 
 
 def _cache_of(schedule: Schedule, held: float) -> dict[str, float]:
@@ -213,5 +221,3 @@ def _gpu(encoded: bytes, clock_hz: float, by: By) -> _Gpu:
     """Of a spec as MessagePack: its tables make it unfit for a key."""
     return _Gpu(msgspec.msgpack.decode(encoded, type=DeviceSpec), clock_hz, by)
 
-
-__all__ = ["By", "Pass", "Step", "step"]

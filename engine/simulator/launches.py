@@ -1,8 +1,8 @@
 """What a decoder launches beside the kernels of the catalog, as schedules: products, and passes over elements.
 
 A library picks tiles by a table that nobody published: here, of CUTLASS's usual ones, those whose waves of programs would take
-least by the matrix units and by what an SM takes of the L2. One row times a matrix is a stream of it, as kernels/linear/fused.py
-cuts it: its loads are asked for before all else, and the programs of an SM hide each other's waits.
+least by the matrix units and by what an SM takes of the L2. One row times a matrix is a stream of it, cut as in
+kernels/linear/fused.py: its loads are asked for before all else, and the programs of an SM hide each other's waits.
 Biases and gains, a thousandth of what is read, are in no schedule.
 """
 
@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from engine.simulator.figures import DeviceSpec
+from engine.simulator.spec import device_of
 from engine.simulator.work import PORT
 from kernels.attention.chain import products_config, schedule_of, with_resources
 from kernels.attention.chain_products import product
-from kernels.contract import ITEMSIZE, Axis, Config, Device, Launch, Loop, Operand, Schedule, Slot, TileOp, const, var
+from kernels.contract import ITEMSIZE, Axis, Config, Launch, Loop, Operand, Schedule, Slot, TileOp, const, var
 from kernels.contract.workload import DType
 from kernels.jit import cdiv
 from kernels.linear import fused
@@ -53,6 +54,7 @@ class Product(NamedTuple):
 
     @property
     def flops(self) -> int:
+        """Two a multiply-add."""
         return 2 * self.planes * self.rows * self.d_in * self.d_out
 
     @property
@@ -75,9 +77,14 @@ class Pass(NamedTuple):
     vector_flops: int = 1
     exps: int = 0
 
-    flops = 0
-    overlap = False
-    kept: Kept = "made"
+    @property
+    def flops(self) -> int:
+        """Of products."""
+        return 0
+
+    @property
+    def overlap(self) -> bool:
+        return False
 
     def schedule(self, spec: DeviceSpec) -> Schedule:  # noqa: ARG002  # alike on all
         names = [f"in {number}" for number in range(self.reads)], [f"out {number}" for number in range(self.writes)]
@@ -163,12 +170,6 @@ def _library_tiles(one: Product, spec: DeviceSpec) -> Config:
         return waves * max(2 * bm * bn / rate, (bm + bn) * size / PORT)
 
     bm, bn, warps = min(FLOAT32 if size == 4 else WARPGROUPS if hopper else SIXTEEN, key=clocks)
-    usual = products_config(size, _device(spec))
+    usual = products_config(size, device_of(spec))
     groups = {"groups": 2 if warps == 12 else 1} if hopper else {}
     return Config(params=usual.params | {"block_m": bm, "block_n": bn, "warps": warps} | groups)
-
-
-def _device(spec: DeviceSpec) -> Device:
-    from engine.simulator.spec import device_of
-
-    return device_of(spec)

@@ -1,9 +1,9 @@
 """What one forward pass of a decoder launches, in order: by our engine, or by an eager PyTorch decoder, a kernel an operation.
 
-`ours` reads as engine/models/decoder.py, kernel_ops.py and ops.py do: a step is fused layers of few rows, an append and attention
-over the cache where it lies; a prompt, and a step without a cache, is plain torch. `eager` reads as the decoders of Hugging
-Face's transformers did before they took to SDPA: scores, mask and softmax go through memory, the last layer is of all rows, a
-cache is copied when it grows. Copies that hang on strides, and what takes a few bytes, are left out.
+`ours` reads as engine/models/decoder.py, kernel_ops.py and ops.py do: a step is fused layers of few rows, an append, and
+attention over the cache where it lies; a prompt, and a step without a cache, is plain torch. `eager` reads as the decoders of
+Hugging Face's transformers did before they took to SDPA: scores, mask and softmax go through memory, the last layer is of all
+rows, a cache is copied when it grows. Copies that hang on strides, and most of what takes a few bytes, are left out.
 Source: transformers 4.2x, modeling_gpt2.py, modeling_llama.py and activations.py (NewGELUActivation: 8 kernels).
 """
 
@@ -18,7 +18,7 @@ from engine.models.activations import ROWS, groups
 from engine.models.layout import qkv_rows, up_rows
 from engine.models.operations import FUSED_ROWS
 from engine.simulator.figures import DeviceSpec
-from engine.simulator.launches import HOPPER, Pass, Product
+from engine.simulator.launches import HOPPER, Kept, Pass, Product
 from kernels.contract import ITEMSIZE, AttentionWorkload
 from kernels.contract.workload import DType
 
@@ -33,10 +33,13 @@ class Attention(NamedTuple):
     workload: AttentionWorkload
     cached: bool = False
 
-    overlap = False
+    @property
+    def overlap(self) -> bool:
+        return False
 
     @property
     def flops(self) -> int:
+        """Nominal."""
         return self.workload.nominal_flops
 
 
@@ -209,7 +212,7 @@ def eager(shape: Shape, spec: DeviceSpec) -> Iterator[Counted]:  # noqa: ARG001 
         yield 2 * layers, Pass(shape.batch * shape.tokens * kv, size)
     if shape.lane.kv_heads < m.heads:
         yield 2 * layers, Pass(shape.batch * shape.tokens * width, size)
-    made = "cache" if cached and new == 1 else "made"
+    made: Kept = "cache" if cached and new == 1 else "made"
     yield layers, Product(new, m.head_dim, shape.tokens, shape.dtype, planes=planes, kept=made)
     yield 3 * layers, Pass(scores, size)  # over the root of D; causal; the mask of paddings
     yield layers, Pass(scores, size, vector_flops=4, exps=1)
