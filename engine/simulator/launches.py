@@ -2,7 +2,8 @@
 
 A library picks tiles by a table that nobody published: here, of CUTLASS's usual ones, those whose waves of programs would take
 least by the matrix units and by what an SM takes of the L2. One row times a matrix is a stream of it, cut as in
-kernels/linear/fused.py: its loads are asked for before all else, and the programs of an SM hide each other's waits.
+kernels/linear/fused.py. Its programs ask for all that they load before all else: where there are more than run at once, those
+that follow hide what those before wait for.
 Biases and gains, a thousandth of what is read, are in no schedule.
 """
 
@@ -10,6 +11,9 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from msgspec.structs import replace
+
+from engine.simulator import occupancy
 from engine.simulator.figures import DeviceSpec
 from engine.simulator.spec import device_of
 from engine.simulator.work import PORT
@@ -67,8 +71,8 @@ class Product(NamedTuple):
 
 
 class Pass(NamedTuple):
-    """Each of so many elements computed from those at its place of `reads` arrays, into `writes` arrays; rows of a norm or a
-    softmax likewise. `itemsize`: bytes of an element."""
+    """Each of so many elements computed from those at its place of `reads` arrays, into `writes` arrays; a norm or a softmax
+    likewise. `itemsize`: bytes of an element. `sums`: how often threads wait for one of a row. The rest is of an element."""
 
     elements: int
     itemsize: int
@@ -76,6 +80,7 @@ class Pass(NamedTuple):
     writes: int = 1
     vector_flops: int = 1
     exps: int = 0
+    sums: int = 0
 
     @property
     def flops(self) -> int:
@@ -86,10 +91,10 @@ class Pass(NamedTuple):
     def overlap(self) -> bool:
         return False
 
-    def schedule(self, spec: DeviceSpec) -> Schedule:  # noqa: ARG002  # alike on all
+    def schedule(self, spec: DeviceSpec) -> Schedule:
         names = [f"in {number}" for number in range(self.reads)], [f"out {number}" for number in range(self.writes)]
         at, tile = (var("n") * ELEMENTS,), (ELEMENTS,)
-        loads = (TileOp(kind="load", title=f"load {name}", operand=name, at=at, tile=tile, writes=(name,), early=True)
+        loads = (TileOp(kind="load", title=f"load {name}", operand=name, at=at, tile=tile, writes=(name,))
                  for name in names[0])
         stores = (TileOp(kind="store", title=f"store {name}", operand=name, at=at, tile=tile, reads=("x",))
                   for name in names[1])
@@ -99,14 +104,32 @@ class Pass(NamedTuple):
                  Slot(name="x", shape=tile, itemsize=4, place="registers"))
         launch = Launch(
             name="pass", title="a pass over elements", grid=(Axis("n", cdiv(self.elements, ELEMENTS)),), slots=slots,
-            warps=PASS_WARPS, body=(*loads, compute, *stores), sram_bytes=0, registers=PASS_REGISTERS)
+            warps=PASS_WARPS, body=(*loads, *(_summed("x") for _ in range(self.sums)), compute, *stores), sram_bytes=0, registers=PASS_REGISTERS)
         operands = (_operand(name, role, self.itemsize, self.elements)
                     for role, side in zip(("input", "output"), names, strict=True) for name in side)
-        return Schedule(kernel="pass", operands=tuple(operands), launches=(launch,))
+        return Schedule(kernel="pass", operands=tuple(operands), launches=(_hiding(launch, spec),))
 
 
 def _operand(name: str, role: str, itemsize: int, *shape: int) -> Operand:
     return Operand(name=name, shape=shape, itemsize=itemsize, role=role)  # type: ignore[arg-type]
+
+
+def _hiding(launch: Launch, spec: DeviceSpec) -> Launch:
+    """The launch, with its loads early where it has more programs than run at once."""
+    if launch.programs <= spec.sms * min(occupancy.limits(launch, spec).values()):
+        return launch
+
+    def early(step: TileOp | Loop) -> TileOp | Loop:
+        if isinstance(step, Loop):
+            return replace(step, body=tuple(map(early, step.body)))
+        return replace(step, early=step.kind == "load")
+
+    return replace(launch, body=tuple(map(early, launch.body)))
+
+
+def _summed(slot: str, vector_flops: int = 0) -> TileOp:
+    """A sum over the threads of a program, who wait for it as for those of a softmax."""
+    return TileOp(kind="compute", title="sums of rows", fn="x", reads=(slot,), writes=(slot,), vector_flops=vector_flops, exps=1)
 
 
 def _streamed(one: Product, spec: DeviceSpec) -> Schedule:
@@ -116,11 +139,10 @@ def _streamed(one: Product, spec: DeviceSpec) -> Schedule:
     tiles = fused.configure(1, one.d_in, outs // halves, size, one.gated, spec.sms, spec.sram_bytes_per_block)
     bn, bk = halves * tiles.block_n, tiles.block_k
     k, whole = var("k") * bk, one.d_in <= bk
-    summed = TileOp(kind="compute", title="sums of a row", fn="x", reads=("A",), writes=("A",), vector_flops=3 * bk, exps=1)
     loads = (
-        TileOp(kind="load", title="load B", operand="B", at=(var("n") * bn, k), tile=(bn, bk), writes=("B",), early=True),
-        TileOp(kind="load", title="load A", operand="A", at=(const(0), k), tile=(1, bk), writes=("A",), early=True),
-        *((summed, summed) if one.norm else ()),  # the mean, then what lies beside it
+        TileOp(kind="load", title="load B", operand="B", at=(var("n") * bn, k), tile=(bn, bk), writes=("B",)),
+        TileOp(kind="load", title="load A", operand="A", at=(const(0), k), tile=(1, bk), writes=("A",)),
+        *((_summed("A", 3 * bk),) * 2 if one.norm else ()),  # the mean, then what lies beside it
         TileOp(kind="compute", title="C += A B", fn="x", reads=("A", "B", "C"), writes=("C",), vector_flops=2 * bn * bk))
     store = TileOp(kind="store", title="store C", operand="C", at=(const(0), var("n") * bn), tile=(1, bn), reads=("C",))
     launch = Launch(
@@ -128,8 +150,8 @@ def _streamed(one: Product, spec: DeviceSpec) -> Schedule:
         slots=(Slot(name="A", shape=(1, bk), itemsize=size, place="registers"),
                Slot(name="B", shape=(bn, bk), itemsize=size, place="registers", copies=1 if whole else 2),
                Slot(name="C", shape=(1, bn), itemsize=4, place="registers")),
-        body=(Loop(var="k", last=const(cdiv(one.d_in, bk)), body=loads), store))
-    return Schedule(kernel="one row", launches=(launch,), operands=(
+        body=(Loop(var="k", last=const(cdiv(one.d_in, bk)), body=loads), _summed("C"), store))
+    return Schedule(kernel="one row", launches=(_hiding(launch, spec),), operands=(
         _operand("A", "input", size, one.planes, one.d_in), _operand("B", "input", size, outs, one.d_in),
         _operand("C", "output", size, 1, outs)))
 

@@ -172,7 +172,7 @@ def _linear(
     """`Ops.linear`: fused up to FUSED_ROWS, else torch's kernels one after the other."""
     m, size, is_fused = shape.model, shape.size, rows <= FUSED_ROWS
     if norm and (rows > 1 or not is_fused):
-        yield Pass(rows * d_in, size, vector_flops=8)
+        yield Pass(rows * d_in, size, vector_flops=8, sums=2)
     yield Product(
         rows, d_in, d_out, shape.dtype, fused=is_fused, overlap=is_fused and rows == 1 and spec.capability >= HOPPER,
         gated=is_fused and activated and m.activation == "swiglu", norm=norm and rows == 1)
@@ -189,7 +189,7 @@ def _linear(
 
 def _choose(shape: Shape) -> Iterator[Counted]:
     """`Generation._choose`, greedy."""
-    yield 1, Pass(shape.batch * shape.model.vocab, shape.size, writes=0)
+    yield 1, Pass(shape.batch * shape.model.vocab, shape.size, writes=0, sums=1)
     yield 2, Pass(shape.batch, 8)
 
 
@@ -202,7 +202,7 @@ def eager(shape: Shape, spec: DeviceSpec) -> Iterator[Counted]:  # noqa: ARG001 
     norm = 1 if m.norm == "layer" else 6  # an RMSNorm is widened, squared, averaged, its root multiplied, narrowed, scaled
     yield from _embed(shape, rows)
     yield 3, Pass(shape.batch * shape.tokens, 8)  # the mask and the positions
-    yield (2 * layers + 1) * norm, Pass(rows * m.hidden, size, vector_flops=8 if norm == 1 else 2)
+    yield (2 * layers + 1) * norm, Pass(rows * m.hidden, size, vector_flops=8 // norm, sums=2 // norm)
     yield layers, Product(rows, m.hidden, qkv_rows(m, shape.lane.kv_heads), shape.dtype)
     if m.positions == "rotary":
         for elements in (rows * width, rows * kv):
@@ -215,7 +215,7 @@ def eager(shape: Shape, spec: DeviceSpec) -> Iterator[Counted]:  # noqa: ARG001 
     made: Kept = "cache" if cached and new == 1 else "made"
     yield layers, Product(new, m.head_dim, shape.tokens, shape.dtype, planes=planes, kept=made)
     yield 3 * layers, Pass(scores, size)  # over the root of D; causal; the mask of paddings
-    yield layers, Pass(scores, size, vector_flops=4, exps=1)
+    yield layers, Pass(scores, size, vector_flops=4, exps=1, sums=2)
     yield layers, Product(new, shape.tokens, m.head_dim, shape.dtype, planes=planes, kept=made)
     yield layers, Pass(rows * width, size)  # heads beside each other
     yield layers, Product(rows, width, m.hidden, shape.dtype)
