@@ -210,7 +210,7 @@ def _row(where: str, values: Mapping[str, Any]) -> Row:
     row: Row = _of_type(where, {name: values[name] for name in _OWN[1:] if name in values}
                         | {"workload": {"type": family, **fields}}, Row)
     if row.passes != "forward" and not isinstance(row.workload, AttentionWorkload):
-        raise TableError(f"{where}.passes: a linear layer has a forward pass alone")
+        raise TableError(f"{where}.passes: {'a linear layer' if family == 'linear' else 'decoding'} has a forward pass alone")
     if not row.kernel.strip() or not row.kernel.isprintable():
         raise TableError(f"{where}.kernel: it must be the id of a kernel")
     if isinstance(row.value, str) and not (row.value.strip() and row.value.isprintable()):

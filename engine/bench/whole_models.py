@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from statistics import median
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, NamedTuple
 
 from msgspec import Meta, Struct
 
@@ -20,7 +20,6 @@ from engine.simulator.figures import DeviceSpec
 from engine.simulator.prediction import Unpredictable
 from kernels.contract.workload import DType
 
-MakerId = Literal["ours", "transformers"]
 MAKERS: dict[str, By] = {"ours": "ours", "transformers": "eager"}
 UNITS = ("s", "tokens_per_s", "ms")  # of a run with its prompt, of the median step, of a step behind the prompt
 
@@ -100,7 +99,7 @@ def _in_unit(run: Generation, seconds: list[float], unit: str) -> float:
 
 
 def _limiter(steps: list[Step]) -> str:
-    limiters = ["host" if one.host_seconds > one.device_seconds else one.limiter for one in steps]
+    limiters = [one.limiter for one in steps]
     return max(dict.fromkeys(limiters), key=limiters.count)
 
 

@@ -44,7 +44,7 @@ class Step(Struct, frozen=True, kw_only=True):
         seconds: of the pass: the longer of device and host, which runs ahead of it.
         device_seconds: its launches and the gaps between them. host_seconds: what the host needs to make them.
         breakdown: of a prediction's parts the seconds that all launches together would take by each, and `host`.
-        limiter: what takes the most of it.
+        limiter: the host where it is slower than the device, else what takes the most of the breakdown.
         launches: kernels of the pass.
         weights_bytes: read of the weights. kv_bytes: read of K and V.
     """
@@ -97,11 +97,11 @@ def step(
     found = gpu.step(decoding, tokens) if steps else gpu.whole(decoding, 0, new)
     captured = by == "ours" and steps
     host = (0.0 if captured else found.launches * spec.launch_s) if host_s is None else host_s
-    breakdown = found.breakdown | {"host": host}
+    slowest = "host" if host > found.seconds else max(found.breakdown, key=found.breakdown.__getitem__)
     dense = replace(lane, cache="dense") if lane.cache == "none" or not steps else lane
     return Step(
-        seconds=max(found.seconds, host), device_seconds=found.seconds, host_seconds=host, breakdown=breakdown,
-        limiter=max(breakdown, key=breakdown.__getitem__), launches=round(found.launches),
+        seconds=max(found.seconds, host), device_seconds=found.seconds, host_seconds=host,
+        breakdown=found.breakdown | {"host": host}, limiter=slowest, launches=round(found.launches),
         weights_bytes=_weights(decoding), kv_bytes=decoding.kv_bytes(dense, tokens))
 
 

@@ -104,7 +104,8 @@ class Pass(NamedTuple):
                  Slot(name="x", shape=tile, itemsize=4, place="registers"))
         launch = Launch(
             name="pass", title="a pass over elements", grid=(Axis("n", cdiv(self.elements, ELEMENTS)),), slots=slots,
-            warps=PASS_WARPS, body=(*loads, *(_summed("x") for _ in range(self.sums)), compute, *stores), sram_bytes=0, registers=PASS_REGISTERS)
+            warps=PASS_WARPS, body=(*loads, *(_summed("x") for _ in range(self.sums)), compute, *stores), sram_bytes=0,
+            registers=PASS_REGISTERS)
         operands = (_operand(name, role, self.itemsize, self.elements)
                     for role, side in zip(("input", "output"), names, strict=True) for name in side)
         return Schedule(kernel="pass", operands=tuple(operands), launches=(_hiding(launch, spec),))
@@ -129,7 +130,7 @@ def _hiding(launch: Launch, spec: DeviceSpec) -> Launch:
 
 def _summed(slot: str, vector_flops: int = 0) -> TileOp:
     """A sum over the threads of a program, who wait for it as for those of a softmax."""
-    return TileOp(kind="compute", title="sums of rows", fn="x", reads=(slot,), writes=(slot,), vector_flops=vector_flops, exps=1)
+    return TileOp(kind="compute", title="sums", fn="x", reads=(slot,), writes=(slot,), vector_flops=vector_flops, exps=1)
 
 
 def _streamed(one: Product, spec: DeviceSpec) -> Schedule:
@@ -184,7 +185,8 @@ def _library_tiles(one: Product, spec: DeviceSpec) -> Config:
     """Where two take as long, the larger."""
     size = ITEMSIZE[one.dtype]
     hopper = size == 2 and HOPPER <= spec.capability < (10, 0)
-    rate = spec.vector_flops_per_clock if size == 4 else spec.matrix_flops_per_clock["float16"] * spec.achievable_matrix
+    matrix = spec.matrix_flops_per_clock.get("float16", 0) * spec.achievable_matrix
+    rate = matrix if matrix and size == 2 else spec.vector_flops_per_clock
 
     def clocks(tile: tuple[int, int, int]) -> float:
         bm, bn, _ = tile

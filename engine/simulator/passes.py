@@ -23,7 +23,7 @@ from kernels.contract import ITEMSIZE, AttentionWorkload
 from kernels.contract.workload import DType
 
 CACHE_KERNELS = {"dense": "split_kv", "paged": "paged", "int8": "int8", "fp8": "fp8"}
-SDPA = ("sdpa_flash", "flash", "sdpa_math")  # whichever first takes a prompt's shape and fits
+SDPA = ("sdpa_flash", "flash", "sdpa_math")  # the first that takes it: flash stands for the back end that torch calls efficient
 
 
 class Attention(NamedTuple):

@@ -28,7 +28,7 @@ def decoded(*arguments: str, code: int = 0) -> Any:
 
 
 def test_events_are_those_of_a_run_in_every_lane() -> None:
-    lanes = tuple(Lane(cache=cache, kv_heads=12) for cache in ("dense", "none"))  # type: ignore[arg-type]
+    lanes = tuple(Lane(cache=cache, kv_heads=12) for cache in ("dense", "none"))
     decoding = Decoding(model=GPT2, lanes=lanes, batch=2, prompt=7, new=4)
     planned, *rest = events(decoding, T4, generation=3)
     assert isinstance(planned, DecodingPlanned)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from itertools import pairwise
 from typing import Any
@@ -200,7 +202,7 @@ def test_lengths_between_lie_on_a_line_and_those_that_are_captured_on_a_staircas
     low, middle, high = (at(LLAMA, tokens).seconds for tokens in (2048, 2304, 2560))
     assert middle == pytest.approx((low + high) / 2)
     assert padded(530, 1024) == padded(570, 1024) == 576
-    assert at(GPT2, 530, cache="none") .seconds == at(GPT2, 576, cache="none").seconds > at(GPT2, 512, cache="none").seconds
+    assert at(GPT2, 530, cache="none").seconds == at(GPT2, 576, cache="none").seconds > at(GPT2, 512, cache="none").seconds
 
 
 def test_what_was_predicted_is_not_predicted_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +210,14 @@ def test_what_was_predicted_is_not_predicted_again(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(whole, "predict", None)
     assert at(GPT2, 700) == first
     assert at(GPT2, 640 + 60) == first
+
+
+def test_it_loads_no_torch() -> None:
+    code = ("import sys; from click.testing import CliRunner; from engine.models.command import decode; "
+            "done = CliRunner().invoke(decode, ['--device', 'sim:t4', '--new', '3', '--json']); "
+            "assert done.exit_code == 0, done.output; assert 'torch' not in sys.modules")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_spec_runs_every_cache() -> None:
