@@ -41,7 +41,7 @@ def _head(results: Sequence[Result]) -> list[str]:
     named = {one.title: [f"`{name}`" for name in one.estimated] for one in map(spec.resolve, devices)}
     text = (files("assets") / "published" / "head.md").read_text(encoding="utf-8")
     filled = text.format(
-        chosen="; rows marked as chosen from gave their own table a figure, which its note names" if chosen else "",
+        chosen="; rows marked as chosen from gave a figure to their own table, whose note names it" if chosen else "",
         estimated="\n".join(f"- {title}: {', '.join(names) or 'none'}" for title, names in named.items()),
         **{name: f"{getattr(work, name):g}" for name in CONSTANTS})
     return [*filled.splitlines(), ""]

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from engine.decoding import Decoding, Lane
 from engine.models import shapes
 from engine.models.command import decode
+from engine.models.memory import peak_bytes
 from engine.models.simulated import events
 from engine.options import BadInput
 from engine.protocol import DecodeSample, DecodingPlanned, LaneDone, Refused
@@ -33,6 +34,7 @@ def test_events_are_those_of_a_run_in_every_lane() -> None:
     planned, *rest = events(decoding, T4, generation=3)
     assert isinstance(planned, DecodingPlanned)
     assert planned.memory_bytes == T4.memory_bytes
+    assert planned.peak_memory_bytes == peak_bytes(decoding, "cuda", fused=True, sms=T4.sms)  # as of a GPU that is here
     for lane in lanes:
         mine = [event for event in rest if getattr(event, "lane", "") == lane.id]
         samples = [event for event in mine if isinstance(event, DecodeSample)]
