@@ -5,8 +5,8 @@ L2 holds of weights and cache follows from all that the pass reads; activations 
 A launch that asks for its weights while the one before runs has no gap before it.
 
 A step's time over its length is predicted at some lengths, four to each doubling, and straight lines between; steps of our own
-without a cache are filled up to the lengths that are captured, and are predicted at those. The first of a length takes some tens
-of milliseconds to predict, of a model some hundreds; what was predicted once is there in a tenth of one.
+without a cache are filled up to the lengths that are captured, and are predicted at those. A model's first step takes some
+hundreds of milliseconds to predict, that of another length some tens, and what was predicted once a tenth of one.
 """
 
 from __future__ import annotations
