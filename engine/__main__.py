@@ -103,7 +103,7 @@ def run(kernel: str | None, device: str | None, seconds: float, as_json: bool, *
     from kernels.catalog import catalog
 
     found, known = devices_.find(), catalog()
-    where = device_of(device, found)
+    where = device_of(device, found, simulated=True)
     names = () if kernel is None else tuple(name.strip() for name in kernel.split(","))
     workload, fields = _described(options, [known[name] for name in names if name in known], where)
     names = names or _suited(known, workload, where)

@@ -53,16 +53,21 @@ def patience(device: Device) -> None:
         click.echo("on a CPU a kernel takes minutes for a large row: cut with --only, or stop with Ctrl+C", err=True)
 
 
-def device_of(wanted: str | None, found: tuple[Device, ...]) -> Device:
-    """The device of that id that kernels run on; without one the first GPU, else the CPU. Raises: BadInput."""
+def device_of(wanted: str | None, found: tuple[Device, ...], *, simulated: bool = False) -> Device:
+    """The device of that id; without one the first GPU, else the CPU.
+
+    Raises: BadInput, also for a simulated one unless it may be `simulated`.
+    """
     from engine.planner import find_device
     from engine.simulator import spec
 
     if wanted is None:
         return next((device for device in found if device.kind == "cuda"), found[-1])
     if wanted.startswith(spec.PREFIX):
-        simulated = spec_of(wanted)
-        raise BadInput(f"{wanted} is a simulated {simulated.title}, on which nothing runs: "
+        asked = spec_of(wanted)
+        if simulated:
+            return spec.device_of(asked)
+        raise BadInput(f"{wanted} is a simulated {asked.title}, on which nothing runs: "
                        f"choose {' or '.join(device.id for device in found)}")
     with as_bad_input():
         return find_device(wanted, found)

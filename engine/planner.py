@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
@@ -31,14 +32,14 @@ def plan(
             another family than the workload's.
     """
     device = find_device(configure.device, devices)
-    specs = find_kernels(configure.kernels, catalog)
+    specs = [form_on(spec, device) for spec in find_kernels(configure.kernels, catalog)]
     find_kernels(configure.params, catalog, least=0)
     workload, free = configure.workload, available(device)
     if strange := next((spec for spec in specs if not isinstance(workload, spec.kind)), None):
         raise PlanError(f"{strange.info.title} computes {strange.info.family}, not the workload that is chosen: choose "
                         f"{_listed(name for name, spec in catalog.items() if isinstance(workload, spec.kind))}")
     plans = [_plan(spec, workload, device, configure.params.get(spec.id, {}), free) for spec in specs]
-    plans, peak = _fit_together(plans, workload, device, catalog, free)
+    plans, peak = _fit_together(plans, specs, workload, device, free)
     return Planned(
         generation=configure.generation, device=device.id, workload=workload, plans=tuple(plans),
         peak_memory_bytes=peak, memory_bytes=free,
@@ -64,6 +65,19 @@ def find_kernels(wanted: Iterable[str], catalog: Catalog, least: int = 1) -> lis
     return [catalog[name] for name in chosen]
 
 
+def form_on(spec: KernelSpec, device: Device) -> KernelSpec:
+    """The kernel as a device has it: on a simulated GPU a peer is what its authors published of it, or is refused."""
+    if device.kind != "sim" or spec.schedule is not None:
+        return spec
+    found = spec.published
+    if found is None:
+        said = f"{spec.info.title} has no schedule that was published: it runs on real devices, and is not predicted"
+        return dataclasses.replace(spec, constraints=lambda *_: [said])
+    return dataclasses.replace(
+        spec, operands=found.operands, configure=found.configure, constraints=found.constraints, cost=found.cost,
+        schedule=found.schedule)
+
+
 def configured(spec: KernelSpec, workload: Workload, device: Device, params: Mapping[str, int]) -> Config:
     """The kernel's own configuration with `params` in place of its choices. Raises: PlanError."""
     known = {param.name: param for param in spec.info.params}
@@ -77,8 +91,9 @@ def configured(spec: KernelSpec, workload: Workload, device: Device, params: Map
     config = spec.configure(workload, device)
     if all(config.params.get(name) == value for name, value in params.items()):
         return config
-    config = Config(params={**config.params, **params})
-    return tuned.with_resources(config, spec.compilations(workload, config), device)
+    config = replace(config, params={**config.params, **params})
+    compilations = spec.compilations(workload, config)
+    return tuned.with_resources(config, compilations, device) if compilations else config
 
 
 def reasons(spec: KernelSpec, workload: Workload, config: Config, device: Device) -> list[str]:
@@ -127,17 +142,18 @@ def _too_large(spec: KernelSpec, workload: Workload, device: Device, free: int, 
 
 
 def _fit_together(
-    plans: list[KernelPlan], workload: Workload, device: Device, catalog: Catalog, free: int
+    plans: list[KernelPlan], specs: Sequence[KernelSpec], workload: Workload, device: Device, free: int
 ) -> tuple[list[KernelPlan], int]:
     """Refuses the largest kernel as long as those that would fit alone do not fit side by side; the plans, and their peak."""
+    forms = {spec.id: spec for spec in specs}
     while True:
         running = [plan for plan in plans if not plan.refused]
-        operands = [catalog[plan.kernel].operands(workload) for plan in running]
+        operands = [forms[plan.kernel].operands(workload) for plan in running]
         peak = memory.peak_bytes(device, workload, operands) if running else 0
         if peak <= free:
             return plans, peak
         largest = max(running, key=lambda plan: plan.peak_memory_bytes)
-        reason = (f"{catalog[largest.kernel].info.title} does not fit beside the other kernels: together they need "
+        reason = (f"{forms[largest.kernel].info.title} does not fit beside the other kernels: together they need "
                   f"{memory.text(peak)} and {memory.text(free)} are free on {device.id}: choose fewer, or {workload.SHORTER}")
         plans = [replace(plan, refused=reason) if plan is largest else plan for plan in plans]
 

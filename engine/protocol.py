@@ -92,7 +92,7 @@ class Hello(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class DeviceFound(Struct, frozen=True, kw_only=True, tag=True):
-    """More is known of a device: it replaces the one of the same id in Hello."""
+    """A device that Hello did not name, or more of one that it did, which has the same id."""
 
     t_ns: int = 0
     device: Device
@@ -135,6 +135,54 @@ class Planned(Struct, frozen=True, kw_only=True, tag=True):
     plans: tuple[KernelPlan, ...]
     peak_memory_bytes: int
     memory_bytes: int
+
+
+class PredictedLaunch(Struct, frozen=True, kw_only=True):
+    """One launch of a prediction: its time from its first program's start to its last one's end, and how many programs an SM
+    holds, by which of its limits."""
+
+    name: str
+    time_ns: float
+    per_sm: int
+    limit: str
+
+
+class Roof(Struct, frozen=True, kw_only=True):
+    """What a GPU gives at most, by its spec: the matrix units in the workload's dtype (float32: the vector units), all
+    exponential units, the L2 and HBM."""
+
+    flops_per_s: float
+    exps_per_s: float
+    l2_bytes_per_s: float
+    dram_bytes_per_s: float
+
+
+class Predicted(Struct, frozen=True, kw_only=True, tag=True):
+    """What the simulator says of a kernel of the configured device, from its schedule and the spec of that GPU; it follows
+    `Planned`, of no CPU. Of a kernel without a schedule, or of a GPU without a spec, nothing is said.
+
+    `time_ns`: of one execution, L2 warm, SMs at `clock_hz`: its launches and the gaps between them. `breakdown_ns`: what each
+    unit of the SMs, the L2, HBM, waiting, launching and the tail would take by itself, of which `limiter` takes most.
+    `doubts`: sentences on what lies outside of what was held against measurements. `refused`: a sentence, and then the numbers
+    are None or empty.
+    """
+
+    t_ns: int = 0
+    generation: int
+    kernel: str
+    time_ns: float | None = None
+    launches: tuple[PredictedLaunch, ...] = ()
+    breakdown_ns: dict[str, float] = field(default_factory=dict)
+    limiter: str = ""
+    dram_read_bytes: int | None = None
+    dram_write_bytes: int | None = None
+    l2_hit_rate: float | None = None
+    clock_hz: float | None = None
+    roof: Roof | None = None
+    doubts: tuple[str, ...] = ()
+    refused: str | None = None
+    provenance: Provenance = "simulated"
+    source: str = "simulator"
 
 
 class LanePlan(Struct, frozen=True, kw_only=True):
@@ -344,7 +392,7 @@ class Bye(Struct, frozen=True, kw_only=True, tag=True):
 
 
 Event = (
-    Hello | DeviceFound | Phase | Planned | DecodingPlanned | BatchingPlanned | KernelSample | DecodeSample
+    Hello | DeviceFound | Phase | Planned | Predicted | DecodingPlanned | BatchingPlanned | KernelSample | DecodeSample
     | LaneDone | Ceilings | BatchSample | Checked | DeviceSample | MemorySample | Refused | Fault | Bye
 )
 
@@ -386,8 +434,8 @@ def _line(error: Exception) -> str:
 __all__ = [
     "BATCHES", "CACHES", "VERSION", "AttentionWorkload", "BatchPlan", "BatchSample", "Batching", "BatchingPlanned", "Bye",
     "CacheKind", "Ceilings", "Checked", "Command", "Config", "Configure", "ConfigureBatching", "ConfigureDecoding", "Cost",
-    "DecodeSample", "Decoding", "DecodingPlanned", "Device", "DeviceFound", "DeviceSample", "Event", "Family", "Fault",
-    "Field", "Hello", "KernelInfo", "KernelPlan", "KernelSample", "Lane", "LaneDone", "LanePlan", "MemorySample",
-    "MessageError", "Model", "Pause", "Phase", "PhaseName", "Planned", "Provenance", "Refused", "Schedule",
-    "Shutdown", "Start", "Stop", "Work", "Workload", "decode_command", "decode_event", "encode",
+    "DecodeSample", "Decoding", "DecodingPlanned", "Device", "DeviceFound", "DeviceSample", "Event", "Family", "Fault", "Field",
+    "Hello", "KernelInfo", "KernelPlan", "KernelSample", "Lane", "LaneDone", "LanePlan", "MemorySample", "MessageError",
+    "Model", "Pause", "Phase", "PhaseName", "Planned", "Predicted", "PredictedLaunch", "Provenance", "Refused", "Roof",
+    "Schedule", "Shutdown", "Start", "Stop", "Work", "Workload", "decode_command", "decode_event", "encode",
 ]

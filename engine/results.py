@@ -129,7 +129,7 @@ def table(results: list[Result]) -> Any:
         shown.add_row(
             r.kernel, f"{r.tflops:.3g}", _us(r.time_us.p50), f"{_us(r.time_us.p20)} to {_us(r.time_us.p80)}", str(r.time_us.n),
             text((r.hbm_read_bytes or 0) + (r.hbm_write_bytes or 0)), "n/a" if r.tile_bytes is None else text(r.tile_bytes),
-            text(r.peak_memory_bytes or 0), f"passed ({r.check.max_error:.0e})" if r.check else "n/a",
+            text(r.peak_memory_bytes or 0), f"passed ({r.check.max_error:.0e})" if r.check else r.provenance,
         )
     return shown
 

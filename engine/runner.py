@@ -13,6 +13,9 @@ from msgspec.structs import replace
 
 from engine.faults import fault_of
 from engine.orders import AnyJob, BatchingJob, DecodingJob, Job, Order, Post, Replaced, Task
+from engine.simulator.bench import SimulatedBench
+from engine.simulator.counters import Counters
+from engine.simulator.forecast import Forecasts
 from kernels.contract import Device, KernelSpec
 
 if TYPE_CHECKING:
@@ -23,8 +26,11 @@ class Bench(Protocol):
     """Carries out jobs of one kind on one device: a workbench for kernels, another for whole models."""
 
     device: Device
-    machine: Machine
     budget: int | None   # bytes that a job may take, found when the last one was loaded
+
+    @property
+    def machine(self) -> Machine | None:
+        """What it runs on; None where there is nothing that could break."""
 
     def run(self, task: Any) -> None:
         """To the job's end. Raises: Replaced."""
@@ -38,6 +44,7 @@ class Runner:
 
     def __init__(self, catalog: Mapping[str, KernelSpec], post: Post, clock: Callable[[], int]) -> None:
         self._catalog, self._post, self._clock = catalog, post, clock
+        self.forecasts = Forecasts(catalog)     # by which kernels run on simulated devices
         self._changed = threading.Condition()
         self._order = Order()
         self._thread: threading.Thread | None = None
@@ -68,6 +75,11 @@ class Runner:
         """Whether the thread has opened the device: what its context takes there counts as used."""
         return self._bench is not None and self._bench.device.id == device.id
 
+    def counters(self, device: Device) -> Counters | None:
+        """Those of a simulated device that is in use; of a real one none."""
+        bench = self._bench
+        return bench.counters if isinstance(bench, SimulatedBench) and bench.device.id == device.id else None
+
     def _work(self, order: Order) -> None:
         while not order.last:
             try:
@@ -97,11 +109,14 @@ class Runner:
         if self._bench is None or self._bench.device.id != task.job.device.id or self._kind is not type(task.job):
             self._clear()
             self._bench, self._kind = None, type(task.job)
-            task.phase("importing")
+            if task.job.device.kind != "sim":
+                task.phase("importing")
             self._bench = self._made(task)
         return self._bench
 
     def _made(self, task: Task[Any]) -> Bench:
+        if task.job.device.kind == "sim":
+            return SimulatedBench(task, self.forecasts, self._catalog)
         if isinstance(task.job, DecodingJob):
             from engine.models.bench import ModelBench
 
@@ -120,7 +135,8 @@ class Runner:
 
     def _survives(self, order: Order, error: Exception) -> bool:
         """Tells of an error; False where the device is lost to this process."""
-        lost = self._bench is not None and not self._bench.machine.alive()
+        machine = self._bench.machine if self._bench else None
+        lost = machine is not None and not machine.alive()
         remedy = getattr(error, "remedy", "Try another shape; the details say where it broke.")
         if lost:
             remedy = "Restart the engine: after such an error this process cannot use the GPU again. What was measured is kept."

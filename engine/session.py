@@ -47,6 +47,10 @@ from engine.protocol import (
     Stop,
 )
 from engine.runner import Runner
+from engine.simulator.counters import Counters
+from engine.simulator.forecast import Forecaster
+from engine.simulator.spec import PREFIX, SpecError, device_of, resolve
+from engine.simulator.spec import found as found_specs
 from kernels.contract import AttentionWorkload, Device, KernelSpec, fields_of
 
 TELEMETRY_S = 0.2      # between two samples of the device's counters
@@ -64,6 +68,12 @@ class Sampler(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Report:
     order: Order
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class _Forecast:
+    job: Job
     event: Event
 
 
@@ -89,7 +99,7 @@ class Session:
         self._emit_event = emit
         self._given = (catalog, devices, models, sampler)
         self._telemetry_s = telemetry_s
-        self._inbox: SimpleQueue[Command | _Report | _Rejected] = SimpleQueue()
+        self._inbox: SimpleQueue[Command | _Report | _Forecast | _Rejected] = SimpleQueue()
         self._began = time.perf_counter_ns()
         self._generation = 0
         self._job: AnyJob | None = None
@@ -119,6 +129,7 @@ class Session:
             self._serve()
         finally:
             self._runner.give(Order(last=True))
+            self._forecaster.end(GOODBYE_S)
             self.left_behind = not self._runner.join(GOODBYE_S)
         self._emit(Bye(reason="shut down"))
 
@@ -140,18 +151,23 @@ class Session:
 
         known, found, models, sampler = self._given
         self._catalog = catalog() if known is None else known
-        self._devices = list(devices.find() if found is None else found)
+        specs, wrong = found_specs() if found is None else ((), ())
+        self._devices = [*(devices.find() if found is None else found), *map(device_of, specs)]
+        self._listed = len(self._devices)
         self._make_sampler: Callable[[Device], Sampler] = sampler or telemetry.Sampler
         self._runner = Runner(self._catalog, lambda order, event: self._inbox.put(_Report(order, event)), self._clock)
+        self._forecaster = Forecaster(self._runner.forecasts, lambda job, event: self._inbox.put(_Forecast(job, event)))
         self._emit(Hello(
             host=platform.node(), software=_software(self._devices), devices=tuple(self._devices),
             kernels=tuple(spec.info for spec in self._catalog.values()), fields=fields_of(AttentionWorkload),
             models=tuple(shapes.load() if models is None else models),
         ))
+        for sentence in wrong:
+            self._emit(Fault(message=sentence, remedy="Mend the file; everything else goes on without it."))
         if self._devices:
             self._watch(self._devices[0])
 
-    def _next(self, next_sample: float) -> Command | _Report | _Rejected | None:
+    def _next(self, next_sample: float) -> Command | _Report | _Forecast | _Rejected | None:
         """The next message; None where it is time for a sample before one came."""
         try:
             if self._telemetry_s is None:
@@ -160,10 +176,13 @@ class Session:
         except Empty:
             return None
 
-    def _handle(self, message: Command | _Report | _Rejected | None) -> None:
+    def _handle(self, message: Command | _Report | _Forecast | _Rejected | None) -> None:
         match message:
             case _Report(order, event):
                 self._report(order, event)
+            case _Forecast(job, event):
+                if job is self._job:
+                    self._emit(event)
             case _Rejected(reason):
                 self._refuse(reason)
             case Configure() | ConfigureDecoding() | ConfigureBatching():
@@ -178,7 +197,7 @@ class Session:
 
     def _configure(self, command: Configure | ConfigureDecoding | ConfigureBatching) -> None:
         try:
-            device = planner.find_device(command.device, self._devices)
+            device = self._device(command.device)
             planned, self._job = self._planned(command, device)
         except planner.PlanError as error:
             self._emit(Refused(generation=command.generation, reason=str(error)))
@@ -187,8 +206,22 @@ class Session:
         self._generation = command.generation
         self._emit(planned)
         self._watch(device)
+        if isinstance(self._job, Job):
+            self._forecaster.give(self._job)
         if self._order.running:
             self._give(Order(self._job, True, self._order.seconds))
+
+    def _device(self, wanted: str) -> Device:
+        """The device of an id: one that is listed, or a simulated one that a file or what differs names. Raises: PlanError."""
+        if not wanted.startswith(PREFIX) or any(device.id == wanted for device in self._devices):
+            return planner.find_device(wanted, self._devices)
+        try:
+            device = device_of(resolve(wanted))
+        except SpecError as error:
+            raise planner.PlanError(str(error)) from error
+        self._devices[self._listed:] = [device]
+        self._emit(DeviceFound(device=device))
+        return device
 
     def _planned(self, command: Configure | ConfigureDecoding | ConfigureBatching, device: Device) -> tuple[Event, AnyJob]:
         """The answer to a command, and its job. Raises: PlanError."""
@@ -198,7 +231,7 @@ class Session:
         if isinstance(command, ConfigureBatching):
             batching = batching_plan.plan(command, device, self._available(device), self._catalog)
             return batching, BatchingJob(command.generation, device, command.batching, batching.plans)
-        planned = planner.plan(command, self._devices, self._catalog, self._available)
+        planned = planner.plan(replace(command, device=device.id), self._devices, self._catalog, self._available)
         return planned, Job(command.generation, device, command.workload, planned.plans)
 
     def _start(self, seconds: float | None) -> None:
@@ -255,14 +288,15 @@ class Session:
         if self._telemetry_s is None or (self._sampler and self._sampler[0].id == device.id):
             return
         try:
-            self._sampler = (device, self._make_sampler(device))
+            self._sampler = (device, Counters(device) if device.kind == "sim" else self._make_sampler(device))
         except Exception as error:
             self._blind(error)
 
     def _sample(self) -> None:
         if self._sampler is not None:
+            device, sampler = self._sampler
             try:
-                self._emit(self._sampler[1].sample(self._clock()))
+                self._emit((self._runner.counters(device) or sampler).sample(self._clock()))
             except Exception as error:
                 self._blind(error)
 

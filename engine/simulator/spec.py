@@ -19,6 +19,8 @@ __all__ = ["PREFIX", "DeviceSpec", "SpecError", "device_of", "folders", "found",
 
 PREFIX = "sim:"         # of the ids of simulated devices
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+AT = "@"                # between an id and what differs
+WHAT_IF = ("clock", "bandwidth", "sram", "sms")
 FACTORS = (0.25, 4.0)   # of a what-if
 
 
@@ -42,8 +44,34 @@ def found() -> tuple[tuple[DeviceSpec, ...], tuple[str, ...]]:
 
 
 def resolve(wanted: str) -> DeviceSpec:
-    """The spec that `sim:ID` names, or `sim:PATH` of a TOML file anywhere, whose id is then that path. Raises: SpecError."""
-    name = wanted.removeprefix(PREFIX)
+    """The spec that `sim:ID` names, or `sim:PATH` of a TOML file anywhere, whose id is then that path.
+
+    Either may be followed by what differs of it, as `what_if` names its copies: `sim:h100-sxm@bandwidth=1.5,sms=66`.
+
+    Raises: SpecError.
+    """
+    name, _, changes = wanted.removeprefix(PREFIX).partition(AT)
+    if changes:
+        return _changed(_named(name), changes)
+    return _named(name)
+
+
+def _changed(spec: DeviceSpec, changes: str) -> DeviceSpec:
+    """The copy that an id asks for. Raises: SpecError."""
+    told: dict[str, float] = {}
+    for change in changes.split(","):
+        name, _, value = change.partition("=")
+        if name not in WHAT_IF or name in told:
+            known = ", ".join(WHAT_IF)
+            raise SpecError(f"{spec.id}: there is no changing {plain(change)!r}: write each of {known} once, as clock=1.2")
+        try:
+            told[name] = int(value) if name == "sms" else float(value)
+        except ValueError as error:
+            raise SpecError(f"{spec.id}: {name} cannot be {plain(value)!r}: give a number, of SMs a whole one") from error
+    return what_if(spec, **told)  # type: ignore[arg-type]  # sms is whole
+
+
+def _named(name: str) -> DeviceSpec:
     if name.endswith(".toml"):
         return read(Path(name), name)
     specs, refused = _scan(folders())
@@ -109,7 +137,7 @@ def what_if(
     told |= {"sms": str(sms)} if "sms" in changed else {}
     sources = {name: source for name, source in spec.sources.items() if name != "published_tflops"}
     return replace(
-        spec, **changed, id=f"{spec.id}@{','.join(f'{name}={value}' for name, value in told.items())}",
+        spec, **changed, id=f"{spec.id}{AT}{','.join(f'{name}={value}' for name, value in told.items())}",
         title=f"{spec.title}, {said}", published_tflops={},
         sources=sources | {name: f"What if: {said}; without, {sources[name]}" for name in changed},
     )

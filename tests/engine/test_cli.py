@@ -194,7 +194,8 @@ def test_run_refuses_what_cannot_fit_and_runs_the_rest() -> None:
         (["run", "--kernel", "nope"], "there is no kernel 'nope': choose from naive, dense, fused_softmax"),
         (["run", "--kernel", ""], "there is no kernel '': choose from naive, dense, fused_softmax"),
         (["run", "--device", "cuda:99"], "there is no device 'cuda:99' here: choose "),
-        (["run", "--device", "sim:t4"], "sim:t4 is a simulated T4, on which nothing runs: choose "),
+        (["bench", "linear", "--device", "sim:t4"], "sim:t4 is a simulated T4, on which nothing runs: choose "),
+        (["run", "--device", "sim:t4@clock=5"], "t4: clock: a factor of 5 is out of range: choose from 0.25 to 4"),
         (["run", "--device", "sim:t5"], "there is no simulated GPU 't5': choose from "),
         (["bench", "decode", "--device", "sim:assets/devices/t4.toml"], "sim:assets/devices/t4.toml is a simulated T4"),
         (["bench", "attention", "--device", "sim:nowhere.toml"], "nowhere.toml: cannot be read: No such file or directory"),
@@ -240,6 +241,16 @@ def test_devices_are_listed_without_torch() -> None:
     code = ("import sys\nfrom engine.__main__ import main\nmain(['devices'], standalone_mode=False)\n"
             "print('torch' in sys.modules, file=sys.stderr)")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr == "False\n"
+
+
+def test_a_run_on_a_simulated_gpu_says_so() -> None:
+    done = engine("run", "--device", "sim:h100-sxm", "--kernel", "flash,sdpa_flash,flex", "--seconds", "0.1", "--json")
+    assert done.returncode == 0, done.stderr
+    flash, library, flex = json.loads(done.stdout)
+    assert {flash["provenance"], library["provenance"]} == {"simulated"}
+    assert flash["time_us"]["p20"] == flash["time_us"]["p80"] > 0
+    assert flash["check"] is None
+    assert "is not predicted" in " ".join(flex["refused"].split("and ")[-1:])
 
 
 def test_ctrl_c_ends_a_run_with_130_and_prints_nothing() -> None:

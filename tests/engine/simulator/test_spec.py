@@ -336,3 +336,27 @@ def test_what_ifs_of_what_ifs_end_at_the_ranges() -> None:
     faster = spec.what_if(spec.resolve("sim:t4"), clock=4.0)
     with pytest.raises(SpecError, match=r"^t4@clock=4: clock_hz: 2.544e\+10 is out of range: choose from 1e\+08 to 2e\+10$"):
         spec.what_if(faster, clock=4.0)
+
+
+@settings(max_examples=50)
+@given(st.sampled_from(SHIPPED), st.floats(0.25, 4), st.floats(0.25, 4), st.integers(1, 1024))
+def test_a_what_if_is_found_again_by_its_id(shipped: spec.DeviceSpec, clock: float, bandwidth: float, sms: int) -> None:
+    clock, bandwidth = round(clock, 2), round(bandwidth, 2)
+    try:
+        other = spec.what_if(shipped, clock=clock, bandwidth=bandwidth, sms=sms)
+    except SpecError:
+        return
+    assert spec.resolve(f"sim:{other.id}") == other
+
+
+@settings(max_examples=100)
+@given(st.text(max_size=30))
+def test_any_id_is_a_spec_or_one_sentence(text: str) -> None:
+    for wanted in (text, f"sim:{text}", f"sim:t4@{text}"):
+        try:
+            spec.resolve(wanted)
+        except SpecError as error:
+            said = str(error)
+        else:
+            continue
+        assert said.isprintable()  # and so on one line
