@@ -14,7 +14,6 @@ from kernels.contract import Device
 
 if TYPE_CHECKING:
     from engine.models.results import Result
-    from engine.simulator.figures import DeviceSpec
 
 ATTENTIONS = ("mha", "gqa", "mqa")
 
@@ -46,11 +45,11 @@ def decode(
     """
     from engine import devices
     from engine.models import shapes
-    from engine.simulator.spec import PREFIX
 
     found = devices.find()
-    spec = spec_of(device) if device and device.startswith(PREFIX) else None
-    where, model = device_of(device, found) if spec is None else _simulated(spec, weights), _model(name, shapes.load())
+    where, model = device_of(device, found, simulated=True), _model(name, shapes.load())
+    if where.kind == "sim" and weights:
+        raise BadInput(f"nothing is computed on {where.name}: leave out --weights")
     heads = heads_of(model, attention, kv_heads)
     lanes = tuple(Lane(cache=kind, kv_heads=heads) for kind in _caches(caches))
     try:
@@ -59,7 +58,7 @@ def decode(
             top_k=top_k, seed=seed, dtype=dtype or default_dtype(model, where))  # type: ignore[arg-type]
     except ValueError as error:
         raise BadInput(str(error)) from error
-    results, faults = run(decoding, where, found) if spec is None else (predicted(decoding, spec, where), [])
+    results, faults = (predicted(decoding, where), []) if where.kind == "sim" else run(decoding, where, found)
     for fault in faults:
         click.echo(f"{fault.message}. {fault.remedy}", err=True)
     if as_json:
@@ -117,23 +116,14 @@ def run(decoding: Decoding, device: Device, found: tuple[Device, ...]) -> tuple[
     return results, faults
 
 
-def _simulated(spec: DeviceSpec, weights: str) -> Device:
-    """Raises: BadInput."""
-    from engine.simulator.spec import device_of
-
-    if weights:
-        raise BadInput(f"{spec.title} is simulated, and nothing is computed there: leave out --weights")
-    return device_of(spec)
-
-
-def predicted(decoding: Decoding, spec: DeviceSpec, device: Device) -> list[Result]:
-    """Each lane alone, as the simulator says it would go."""
+def predicted(decoding: Decoding, device: Device) -> list[Result]:
+    """Each lane alone, as the simulator says it would go on that simulated GPU. Raises: BadInput where its spec is gone."""
     from msgspec.structs import replace
 
     from engine.models.results import Collector
     from engine.models.simulated import events
 
-    results = []
+    results, spec = [], spec_of(device.id)
     for lane in decoding.lanes:
         collector = Collector()
         for event in events(replace(decoding, lanes=(lane,)), spec):

@@ -1,8 +1,8 @@
 """How long one forward pass of a decoder would take on a GPU: a step, a prompt, or a step without a cache. Without torch.
 
-Every launch of the pass is predicted from its schedule by itself, each shape once, and times and parts are added up. What the
-L2 holds of weights and cache follows from all that the pass reads; activations lie there as the launch before left them.
-A launch that asks for its weights while the one before runs has no gap before it.
+Every launch of the pass is predicted from its schedule by itself, each shape once, and times and parts are added up. Weights
+and cache come from HBM unless the L2 holds all of them; activations lie in the L2 as the launch before left them. A launch that
+asks for its weights while the one before runs has no gap before it.
 
 A step's time over its length is predicted at some lengths, four to each doubling, and straight lines between; steps of our own
 without a cache are filled up to the lengths that are captured, and are predicted at those. A model's first step takes some
@@ -35,7 +35,6 @@ By = Literal["ours", "eager"]
 PASSES: dict[By, Callable[[Shape, DeviceSpec], Iterator[Counted]]] = {"ours": ours, "eager": eager}
 FINE = 16          # tokens between two lengths that are predicted, at least
 A_DOUBLING = 4     # lengths in each doubling
-HELD_STEPS = 20    # shares that the L2 holds are rounded to so many steps, so that a shape is predicted once
 
 
 class Step(Struct, frozen=True, kw_only=True):
@@ -117,7 +116,7 @@ class _Gpu:
     def __init__(self, spec: DeviceSpec, clock_hz: float, by: By) -> None:
         self._spec, self._clock_hz, self._passes = spec, clock_hz, PASSES[by]
         self._captures, self._device = by == "ours", device_of(spec)
-        self._launched: dict[tuple[Operation, float], Prediction] = {}
+        self._launched: dict[tuple[Operation, bool], Prediction] = {}
         self._summed: dict[Shape, _Sum] = {}
 
     def step(self, decoding: Decoding, tokens: int) -> _Sum:
@@ -138,13 +137,12 @@ class _Gpu:
 
     def _sum(self, shape: Shape, decoding: Decoding) -> _Sum:
         read = _weights(decoding) + (decoding.kv_bytes(shape.lane, shape.tokens) if shape.steps else 0)
-        share = traffic.found_again(read, traffic.cache_bytes(self._spec))
-        held = round(share * HELD_STEPS) / HELD_STEPS
+        cold = read > traffic.cache_bytes(self._spec)
         seconds, launches, breakdown = 0.0, 0, dict[str, float]()
         for times, operation in self._passes(shape, self._spec):
             if not times:
                 continue
-            one = self._predicted(operation, held)
+            one = self._predicted(operation, cold)
             gap = self._spec.graph_launch_s if operation.overlap else 0.0
             seconds += times * (one.seconds - gap)
             launches += times * len(one.launches)
@@ -152,20 +150,20 @@ class _Gpu:
                 breakdown[name] = breakdown.get(name, 0.0) + times * (part - (gap if name == "launch" else 0.0))
         return _Sum(seconds, launches, breakdown)
 
-    def _predicted(self, operation: Operation, held: float) -> Prediction:
-        key = operation, held
+    def _predicted(self, operation: Operation, cold: bool) -> Prediction:
+        key = operation, cold
         if key not in self._launched:
-            self._launched[key] = self._predict(operation, held)
+            self._launched[key] = self._predict(operation, cold)
         return self._launched[key]
 
-    def _predict(self, operation: Operation, held: float) -> Prediction:
-        """Raises: Unpredictable."""
+    def _predict(self, operation: Operation, cold: bool) -> Prediction:
+        """`cold`: the L2 holds nothing of weights and cache. Raises: Unpredictable."""
         if isinstance(operation, Attention):
-            return self._attend(operation, held)
-        kept = {"B": held} if isinstance(operation, Product) and operation.kept != "made" else {}
-        return predict(operation.schedule(self._spec), self._spec, self._clock_hz, held=kept)
+            return self._attend(operation, cold)
+        kept = isinstance(operation, Product) and operation.kept != "made"
+        return predict(operation.schedule(self._spec), self._spec, self._clock_hz, cold=("B",) if cold and kept else ())
 
-    def _attend(self, operation: Attention, held: float) -> Prediction:
+    def _attend(self, operation: Attention, cold: bool) -> Prediction:
         """By the first kernel that can. Raises: Unpredictable with the last one's reason."""
         workload, reason = operation.workload, "no kernel takes this attention"
         for name in operation.kernels:
@@ -179,9 +177,9 @@ class _Gpu:
                 workload = replace(workload, seq_kv=config["block_n"])
             for tried in _shallower(config):
                 schedule = blueprint.schedule(workload, tried)
-                kept = _cache_of(schedule, held) if operation.cached else {}
+                gone = _cache_of(schedule) if cold and operation.cached else ()
                 try:
-                    return predict(schedule, self._spec, self._clock_hz, held=kept)
+                    return predict(schedule, self._spec, self._clock_hz, cold=gone)
                 except Unpredictable as error:
                     reason = str(error)
         raise Unpredictable(reason)
@@ -194,9 +192,9 @@ def _shallower(config: Config) -> Iterator[Config]:
         yield Config(params=config.params | {"stages": stages})
 
 
-def _cache_of(schedule: Schedule, held: float) -> dict[str, float]:
+def _cache_of(schedule: Schedule) -> tuple[str, ...]:
     """The operands that lie in the cache: all that is read but Q and what the launches leave each other."""
-    return {operand.name: held for operand in schedule.operands if operand.role in ("input", "saved") and operand.name != "Q"}
+    return tuple(operand.name for operand in schedule.operands if operand.role in ("input", "saved") and operand.name != "Q")
 
 
 def _around(tokens: int, context: int) -> tuple[int, int]:

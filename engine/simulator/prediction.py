@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,23 +72,23 @@ class _Ready:
 
 
 def predict(
-    schedule: Schedule, spec: DeviceSpec, clock_hz: float | None = None, *, cold: bool = False,
-    held: Mapping[str, float] | None = None,
+    schedule: Schedule, spec: DeviceSpec, clock_hz: float | None = None, *, cold: bool | Collection[str] = False,
 ) -> Prediction:
     """What the spec says of a schedule.
 
     Args:
         clock_hz: of the SMs; left out, the spec's.
-        cold: the L2 holds nothing of its operands; else what the execution before left.
-        held: by operand, the share of it that the L2 holds, where that is known otherwise.
+        cold: the L2 holds nothing of its operands, or of those that are named; else what the execution before left.
 
     Raises:
         Unpredictable: a program of a launch is larger than an SM.
     """
     clock = clock_hz or spec.clock_hz
     ready = [_ready(schedule, launch, spec) for launch in schedule.launches]
-    again = 0.0 if cold else traffic.found_again(_footprint(schedule, ready), traffic.cache_bytes(spec))
-    shares = {operand.name: again for operand in schedule.operands} | dict(held or {})
+    again = traffic.found_again(_footprint(schedule, ready), traffic.cache_bytes(spec))
+    names = {operand.name for operand in schedule.operands}
+    gone = names if cold is True else set(cold or ())
+    shares = {name: 0.0 if name in gone else again for name in names}
     launches = tuple(_launched(one, spec, clock, shares) for one in ready)
     breakdown: dict[str, float] = {"launch": spec.graph_launch_s * len(schedule.launches)}
     for one in launches:

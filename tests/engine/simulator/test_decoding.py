@@ -131,7 +131,7 @@ def test_the_products_are_those_of_the_decoder(cached: int) -> None:
 def test_large_streams_and_passes_take_the_time_of_their_bytes() -> None:
     """At what the spec says that reads and copies reach, within what a launch costs and a little more."""
     stream = Product(1, 4096, 65536, "float16", fused=True)
-    found = predict(stream.schedule(H200), H200, held={"B": 0.0})
+    found = predict(stream.schedule(H200), H200, cold={"B"})
     assert found.dram_read_bytes == pytest.approx(stream.matrix_bytes, rel=1e-3)
     assert found.seconds == pytest.approx(stream.matrix_bytes / (4.8e12 * H200.achievable_bandwidth), rel=0.1)
     moved = Pass(1 << 27, 4)
