@@ -1,7 +1,8 @@
 """Tables of measured and published figures as data: assets/published/*.toml, one file a table. Without torch.
 
-A row is what `common` says and what it says itself: a kernel, the fields of its workload, a value. Fields that are lists stand
-for as many rows, one of each list; a value may be a text that says why there is none.
+A row is what `common` says and what it says itself: a kernel, the fields of its workload, a value. Of a whole model (family
+`decoding`) the kernel is who decodes, ours or transformers. Fields that are lists stand for as many rows, one of each list; a
+value may be a text that says why there is none.
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.bench import whole_models
 from engine.bench.grid import PASSES
+from engine.bench.whole_models import Generation
 from engine.simulator import spec
 from engine.simulator.reading import plain
 from kernels.contract import AttentionWorkload, LinearWorkload, Workload
 
-Unit = Literal["tflops", "us", "ms", "gb", "gb_read"]
+Unit = Literal["tflops", "us", "ms", "gb", "gb_read", "s", "tokens_per_s"]
 Passes = Literal["forward", "backward", "forward+backward"]
 
 MOST = 1 << 12  # rows of a table
 _DATE = re.compile(r"\d{4}(-\d{2}){0,2}")
-_FAMILIES: dict[str, type[Workload]] = {"attention": AttentionWorkload, "linear": LinearWorkload}
+_FAMILIES: dict[str, type[Workload | Generation]] = {
+    "attention": AttentionWorkload, "linear": LinearWorkload, "decoding": Generation}
 _OWN = ("family", "kernel", "passes", "params", "value", "chosen_from")  # of a row, beside the fields of its workload
 
 
@@ -40,14 +44,14 @@ class Row(Struct, frozen=True, kw_only=True):
     """One figure.
 
     Attributes:
-        workload: of the forward pass; `workloads` are those of its passes.
+        workload: of the forward pass, `workloads` those of its passes; or a run of a whole model.
         params: of the kernel, where they are not what it chooses.
         value: in the table's unit; a text where there is none.
         chosen_from: a constant of the simulator was chosen from it, so that it proves nothing.
     """
 
     kernel: str
-    workload: Workload
+    workload: Workload | Generation
     value: float | str
     passes: Passes = "forward"
     params: dict[str, int] = {}
@@ -55,8 +59,10 @@ class Row(Struct, frozen=True, kw_only=True):
 
     @property
     def workloads(self) -> tuple[Workload, ...]:
-        """One for each of its passes."""
+        """One for each of its passes; none of a whole model."""
         workload = self.workload
+        if isinstance(workload, Generation):
+            return ()
         if isinstance(workload, LinearWorkload):
             return (workload,)
         return tuple(replace(workload, pass_=one) for one in PASSES if one in self.passes.split("+"))
@@ -64,6 +70,8 @@ class Row(Struct, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         """By which `--only` finds it, with the table's id before it."""
+        if isinstance(self.workload, Generation):
+            return f"{self.kernel} {self.workload.name}"
         return f"{self.kernel} {self.passes} {_shape(self.workload)}"
 
 
@@ -74,7 +82,8 @@ class Table(Struct, frozen=True, kw_only=True):
         origin: published by others, or measured here by `command`.
         device: the id of a simulated GPU.
         clock_mhz: of the SMs, where the source says it.
-        unit: gb is 1e9 bytes of HBM, read and written; gb_read those read.
+        unit: gb is 1e9 bytes of HBM, read and written; gb_read those read. Of whole models s is of a run with its prompt,
+            tokens_per_s of its median step, ms of one step behind the prompt.
         cold: the L2 holds nothing of the operands when a kernel begins.
         causal_flops: whether the source counts the visible pairs, or half of all.
         aims: by kernel, the mean absolute error in per cent that is to be reached.
@@ -161,6 +170,11 @@ def _wrong(table: Table) -> Iterable[tuple[str, str]]:
         yield "device", str(error)
     if not 0 < len(table.rows) <= MOST:
         yield "rows", f"there must be 1 to {MOST:,}"
+    for row in table.rows:
+        whole = isinstance(row.workload, Generation)
+        if table.unit not in whole_models.UNITS if whole else table.unit in ("s", "tokens_per_s"):
+            yield "unit", f"{table.unit} is none of {'a whole model' if whole else 'a kernel'}"
+            break
     kernels = {row.kernel for row in table.rows}
     for kernel, aim in table.aims.items():
         if kernel not in kernels:
@@ -196,7 +210,7 @@ def _row(where: str, values: Mapping[str, Any]) -> Row:
     row: Row = _of_type(where, {name: values[name] for name in _OWN[1:] if name in values}
                         | {"workload": {"type": family, **fields}}, Row)
     if row.passes != "forward" and not isinstance(row.workload, AttentionWorkload):
-        raise TableError(f"{where}.passes: a linear layer has a forward pass alone")
+        raise TableError(f"{where}.passes: {'a linear layer' if family == 'linear' else 'decoding'} has a forward pass alone")
     if not row.kernel.strip() or not row.kernel.isprintable():
         raise TableError(f"{where}.kernel: it must be the id of a kernel")
     if isinstance(row.value, str) and not (row.value.strip() and row.value.isprintable()):

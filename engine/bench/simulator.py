@@ -11,13 +11,17 @@ from statistics import fmean
 from msgspec import Struct
 from msgspec.structs import replace
 
+from engine.bench import whole_models
 from engine.bench.published import Row, Table, Unit
+from engine.bench.whole_models import Generation
 from engine.simulator import spec as specs
 from engine.simulator.figures import DeviceSpec
 from engine.simulator.prediction import Prediction, Unpredictable, predict
 from kernels.catalog import catalog
 from kernels.contract import ITEMSIZE, AttentionWorkload, Blueprint, Config, Workload
 from kernels.contract.walk import ops_of
+
+SPEEDS = ("tflops", "tokens_per_s")
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -113,7 +117,7 @@ def _mean_of_time(errors: Sequence[float], unit: Unit) -> float | None:
     """Of a speed that is e too high the time is 1 / (1 + e) - 1 too long."""
     if unit.startswith("gb"):
         return None
-    return _mean([1 / (1 + error) - 1 for error in errors] if unit == "tflops" else errors)
+    return _mean([1 / (1 + error) - 1 for error in errors] if unit in SPEEDS else errors)
 
 
 def _held(table: Table) -> Result:
@@ -127,18 +131,26 @@ def _entry(row: Row, table: Table, spec: DeviceSpec) -> Entry:
     entry = Entry(row=row.name, kernel=row.kernel, told=told, why_none=row.value if isinstance(row.value, str) else "",
                   chosen_from=row.chosen_from)
     try:
-        passes = [_one(row, workload, table, spec) for workload in row.workloads]
+        predicted, limiter, roofline = _found(row, table, spec)
     except Unpredictable as error:
         return replace(entry, not_predicted=str(error))
+    return replace(
+        entry, predicted=predicted, error=None if told is None else predicted / told - 1, roofline=roofline,
+        roofline_error=None if told is None else roofline / told - 1, limiter=limiter)
+
+
+def _found(row: Row, table: Table, spec: DeviceSpec) -> tuple[float, str, float]:
+    """What is predicted, what limits it, and what the roofline says, in the table's unit. Raises: Unpredictable."""
+    if isinstance(row.workload, Generation):
+        clock_hz = None if table.clock_mhz is None else table.clock_mhz * 1e6
+        return whole_models.found(row.workload, row.kernel, spec, clock_hz, table.unit)
+    passes = [_one(row, workload, table, spec) for workload in row.workloads]
     flops = sum(_flops(workload, table) for workload in row.workloads)
     predicted = _in_unit(table, flops, sum(one.seconds for one, _, _ in passes),
                          sum(one.dram_read_bytes for one, _, _ in passes), sum(one.dram_write_bytes for one, _, _ in passes))
     roofline = _in_unit(table, flops, sum(seconds for _, _, seconds in passes),
                         sum(cost.read for _, cost, _ in passes), sum(cost.written for _, cost, _ in passes))
-    return replace(
-        entry, predicted=predicted, error=None if told is None else predicted / told - 1, roofline=roofline,
-        roofline_error=None if told is None else roofline / told - 1,
-        limiter=max((one for one, _, _ in passes), key=lambda one: one.seconds).limiter)
+    return predicted, max((one for one, _, _ in passes), key=lambda one: one.seconds).limiter, roofline
 
 
 class _Bytes(Struct, frozen=True):

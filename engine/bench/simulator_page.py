@@ -10,7 +10,8 @@ from engine.bench.published import Unit
 from engine.bench.simulator import Entry, Result
 from engine.simulator import spec, work
 
-UNITS: dict[Unit, str] = {"tflops": "TFLOP/s", "us": "µs", "ms": "ms", "gb": "GB", "gb_read": "GB read"}
+UNITS: dict[Unit, str] = {
+    "tflops": "TFLOP/s", "us": "µs", "ms": "ms", "gb": "GB", "gb_read": "GB read", "s": "s", "tokens_per_s": "tokens/s"}
 CONSTANTS = ("PORT", "UNCOUNTED", "MMA_SHARE", "PRODUCT", "EXPONENTIALS", "ARRIVAL", "BEGIN")
 OVERVIEW = ("table", "kernel", "rows", "mean error", "of time", "aim", "worst", "roofline", "of time")
 
@@ -35,12 +36,12 @@ def overview(results: Iterable[Result]) -> Iterator[tuple[str, ...]]:
 
 
 def _head(results: Sequence[Result]) -> list[str]:
-    chosen = [entry.row for result in results for entry in result.entries if entry.chosen_from]
+    chosen = any(entry.chosen_from for result in results for entry in result.entries)
     devices = dict.fromkeys(result.table.device for result in results)
     named = {one.title: [f"`{name}`" for name in one.estimated] for one in map(spec.resolve, devices)}
     text = (files("assets") / "published" / "head.md").read_text(encoding="utf-8")
     filled = text.format(
-        chosen=f", but for {len(chosen)} rows, which say so" if chosen else "",
+        chosen="; rows marked as chosen from gave a figure to their own table, whose note names it" if chosen else "",
         estimated="\n".join(f"- {title}: {', '.join(names) or 'none'}" for title, names in named.items()),
         **{name: f"{getattr(work, name):g}" for name in CONSTANTS})
     return [*filled.splitlines(), ""]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from engine.console import as_json, converse, device_of, on_device, print_json, print_rich
+from engine.console import as_json, converse, device_of, on_device, print_json, print_rich, spec_of
 from engine.decoding import CACHES, CacheKind, Decoding, Lane, Model
 from engine.options import BadInput
 from engine.protocol import ConfigureDecoding, Fault, Start
@@ -39,12 +39,17 @@ def decode(
     name: str, caches: str, attention: str | None, kv_heads: int | None, batch: int, prompt: int, new: int, dtype: str | None,
     weights: str, temperature: float, top_k: int, seed: int, device: str | None, as_json: bool,
 ) -> int:
-    """Decode with a whole model, token by token, each way of caching in turn, and print what was measured."""
+    """Decode with a whole model, token by token, each way of caching in turn, and print what was measured.
+
+    On a simulated GPU (sim:ID of engine devices, sim:FILE.toml) nothing is computed: times are predicted.
+    """
     from engine import devices
     from engine.models import shapes
 
     found = devices.find()
-    where, model = device_of(device, found), _model(name, shapes.load())
+    where, model = device_of(device, found, simulated=True), _model(name, shapes.load())
+    if where.kind == "sim" and weights:
+        raise BadInput(f"nothing is computed on {where.name}: leave out --weights")
     heads = heads_of(model, attention, kv_heads)
     lanes = tuple(Lane(cache=kind, kv_heads=heads) for kind in _caches(caches))
     try:
@@ -53,7 +58,7 @@ def decode(
             top_k=top_k, seed=seed, dtype=dtype or default_dtype(model, where))  # type: ignore[arg-type]
     except ValueError as error:
         raise BadInput(str(error)) from error
-    results, faults = run(decoding, where, found)
+    results, faults = (predicted(decoding, where), []) if where.kind == "sim" else run(decoding, where, found)
     for fault in faults:
         click.echo(f"{fault.message}. {fault.remedy}", err=True)
     if as_json:
@@ -109,6 +114,22 @@ def run(decoding: Decoding, device: Device, found: tuple[Device, ...]) -> tuple[
         if any(fault.fatal for fault in broken):
             break
     return results, faults
+
+
+def predicted(decoding: Decoding, device: Device) -> list[Result]:
+    """Each lane alone, as the simulator says it would go on that simulated GPU. Raises: BadInput where its spec is gone."""
+    from msgspec.structs import replace
+
+    from engine.models.results import Collector
+    from engine.models.simulated import events
+
+    results, spec = [], spec_of(device.id)
+    for lane in decoding.lanes:
+        collector = Collector()
+        for event in events(replace(decoding, lanes=(lane,)), spec):
+            collector.add(event)
+        results += collector.results(device)
+    return results
 
 
 def _run(decoding: Decoding, device: Device, found: tuple[Device, ...]) -> tuple[list[Result], list[Fault]]:

@@ -80,7 +80,7 @@ def peak_bytes(decoding: Decoding, kind: str, *, fused: bool = False, sampling: 
     """The predicted peak of a run with all of its lanes: on a GPU what torch reserves, on a CPU what is allocated.
 
     Args:
-        kind: of the device: `cuda` or `cpu`.
+        kind: of the device: `cpu`, or that of a GPU, here or simulated.
         sms: streaming multiprocessors of a GPU.
     """
     lanes = decoding.lanes

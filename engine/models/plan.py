@@ -28,13 +28,13 @@ def plan(configure: ConfigureDecoding, device: Device, free: int) -> DecodingPla
 def peak_bytes(decoding: Decoding, lanes: Sequence[Lane], device: Device) -> int:
     """The predicted peak of these lanes side by side."""
     shape = replace(decoding, lanes=tuple(lanes))
-    return models_memory.peak_bytes(shape, device.kind, fused=device.kind == "cuda", sampling=decoding.temperature > 0,
+    return models_memory.peak_bytes(shape, device.kind, fused=device.kind != "cpu", sampling=decoding.temperature > 0,
                                     sms=device.sms or SMS)
 
 
 def _activation_bytes(decoding: Decoding, lane: Lane, device: Device) -> int:
     """Of the larger of a lane's passes."""
-    passes = models_memory.predicted(decoding, lane, fused=device.kind == "cuda", sampling=decoding.temperature > 0)
+    passes = models_memory.predicted(decoding, lane, fused=device.kind != "cpu", sampling=decoding.temperature > 0)
     return max(map(sum, passes))
 
 

@@ -35,11 +35,12 @@ class Result(Struct, frozen=True, kw_only=True):
     """One lane's run.
 
     Attributes:
+        provenance: what the figures are: measured, or simulated, and then there are no tokens.
         tokens: the new tokens of every sequence.
         tokens_per_s: of all sequences together, without the prompt.
         us_per_token: of every step after the prompt's, in order; steps between one pair of clock reads share their mean.
         bandwidth_fraction: what the steps read, weights and cache, over their time and the device's bandwidth, if known.
-        peak_memory_bytes: of torch's allocator; on a host predicted.
+        peak_memory_bytes: of torch's allocator; on a host, and on a simulated GPU, predicted.
         refused: a sentence, and then there are no numbers.
     """
 
@@ -105,6 +106,7 @@ class Collector(Struct, kw_only=True):
             "model": decoding.model.id, "cache": lane.cache, "attention": sharing(decoding.model.heads, lane.kv_heads),
             "kv_heads": lane.kv_heads, "batch": decoding.batch, "prompt": decoding.prompt, "new": decoding.new,
             "dtype": decoding.dtype, "weights": decoding.weights or f"random, seed {decoding.seed}", "device": planned.device,
+            "provenance": "simulated" if device.kind == "sim" else "measured",
         }
         if refused or done is None or prompt is None:
             return Result(**named, refused=refused)  # type: ignore[arg-type]
@@ -112,7 +114,7 @@ class Collector(Struct, kw_only=True):
         peak = device.bandwidth_bytes_per_s
         rate = sum(moved for _, moved in each) / sum(time for time, _ in each) * 1e9 if each else None
         return Result(
-            **named, tokens=done.tokens, provenance=prompt.provenance,  # type: ignore[arg-type]
+            **named, tokens=done.tokens,  # type: ignore[arg-type]
             tokens_per_s=_per_second([decoding.batch * 1e9 / time for time, _ in each]),
             prompt_us=prompt.time_ns / 1e3, us_per_token=tuple(time / 1e3 for time, _ in each),
             kv_bytes=None if lane.cache == "none" else KvBytes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,20 +71,25 @@ class _Ready:
     touched: tuple[traffic.Touched, ...]
 
 
-def predict(schedule: Schedule, spec: DeviceSpec, clock_hz: float | None = None, *, cold: bool = False) -> Prediction:
+def predict(
+    schedule: Schedule, spec: DeviceSpec, clock_hz: float | None = None, *, cold: bool | Collection[str] = False,
+) -> Prediction:
     """What the spec says of a schedule.
 
     Args:
         clock_hz: of the SMs; left out, the spec's.
-        cold: the L2 holds nothing of its operands; else what the execution before left.
+        cold: the L2 holds nothing of its operands, or of those that are named; else what the execution before left.
 
     Raises:
         Unpredictable: a program of a launch is larger than an SM.
     """
     clock = clock_hz or spec.clock_hz
     ready = [_ready(schedule, launch, spec) for launch in schedule.launches]
-    again = 0.0 if cold else traffic.found_again(_footprint(schedule, ready), traffic.cache_bytes(spec))
-    launches = tuple(_launched(one, spec, clock, again) for one in ready)
+    again = traffic.found_again(_footprint(schedule, ready), traffic.cache_bytes(spec))
+    names = {operand.name for operand in schedule.operands}
+    gone = names if cold is True else set(cold or ())
+    shares = {name: 0.0 if name in gone else again for name in names}
+    launches = tuple(_launched(one, spec, clock, shares) for one in ready)
     breakdown: dict[str, float] = {"launch": spec.graph_launch_s * len(schedule.launches)}
     for one in launches:
         for name, seconds in one.breakdown.items():
@@ -122,7 +128,7 @@ def _footprint(schedule: Schedule, ready: list[_Ready]) -> float:
     return sum(min(size, float(schedule.operand(name).bytes)) for name, size in most.items())
 
 
-def _launched(ready: _Ready, spec: DeviceSpec, clock_hz: float, again: float) -> Launched:
+def _launched(ready: _Ready, spec: DeviceSpec, clock_hz: float, again: Mapping[str, float]) -> Launched:
     runs, launch = ready.runs, ready.runs.launch
     found = work.work_of(runs, spec, clock_hz, ready.residents, ready.at_once, ready.touched)
     begin = work.BEGIN / clock_hz + spec.memory_latency_s
@@ -151,13 +157,14 @@ def _launched(ready: _Ready, spec: DeviceSpec, clock_hz: float, again: float) ->
     )
 
 
-def _dram(found: tuple[traffic.Touched, ...], spec: DeviceSpec, again: float) -> tuple[float, float]:
-    """Bytes read and written of HBM: what the execution before left in the L2 (a share `again`) is not asked for."""
+def _dram(found: tuple[traffic.Touched, ...], spec: DeviceSpec, again: Mapping[str, float]) -> tuple[float, float]:
+    """Bytes read and written of HBM: what the L2 holds of an operand (a share `again`) is not asked for."""
     wave, cache = sum(each.waves for each in found), traffic.cache_bytes(spec)
     read = written = 0.0
     for each in found:
         waves = max(1.0, each.waves / each.distinct) if each.distinct else 1.0
-        moved = each.distinct * (1.0 - again) + (each.waves - each.distinct) * (1.0 - traffic.found_again(wave / waves, cache))
+        left = (each.waves - each.distinct) * (1.0 - traffic.found_again(wave / waves, cache))
+        moved = each.distinct * (1.0 - again[each.operand]) + left
         if each.kind == "load" or each.adds:
             read += moved
         if each.kind == "store":

@@ -197,7 +197,7 @@ def test_run_refuses_what_cannot_fit_and_runs_the_rest() -> None:
         (["bench", "linear", "--device", "sim:t4"], "sim:t4 is a simulated T4, on which nothing runs: choose "),
         (["run", "--device", "sim:t4@clock=5"], "t4: clock: a factor of 5 is out of range: choose from 0.25 to 4"),
         (["run", "--device", "sim:t5"], "there is no simulated GPU 't5': choose from "),
-        (["decode", "--device", "sim:assets/devices/t4.toml"], "sim:assets/devices/t4.toml is a simulated T4, on which "),
+        (["bench", "decode", "--device", "sim:assets/devices/t4.toml"], "sim:assets/devices/t4.toml is a simulated T4"),
         (["bench", "attention", "--device", "sim:nowhere.toml"], "nowhere.toml: cannot be read: No such file or directory"),
         (["run", "--kernel", "flash", "--set", "block_m=7"], "block_m of flash cannot be 7: choose 16, 32, 64 or 128"),
         (["run", "--seconds", "-1"], "-1.0 is not in the range"),

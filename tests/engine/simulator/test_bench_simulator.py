@@ -13,8 +13,11 @@ from click.testing import CliRunner
 from engine.bench import published, simulator, simulator_page
 from engine.bench.commands import bench
 from engine.bench.published import Table
+from engine.decoding import Lane
+from engine.models import shapes
 from engine.options import BadInput
 from engine.simulator import spec, work
+from engine.simulator.decoding import step
 from engine.simulator.prediction import predict
 from kernels.catalog import catalog
 from tests.engine.simulator.test_published import TABLES, write
@@ -30,6 +33,7 @@ CEILINGS = {  # per cent of mean absolute error: a little above what is reached,
     "h200-backward": {"flash": 42, "flash_hopper": 10},
     "h200-decode": {"split_kv": 11, "paged": 17, "int8": 24, "fp8": 25}, "h200-linear": {"batched_linear": 11},
     "h200-bytes": {"naive": 1, "fused_softmax": 1, "flash_v1": 95, "flash": 20, "flash_hopper": 31},
+    "t4-generate": {"transformers": 20}, "h200-generate": {"ours": 16}, "h200-steps": {"ours": 25},
 }
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,22 @@ def test_both_passes_are_their_sum_and_half_of_all_pairs_is_counted_where_the_so
     assert (half.entries[0].predicted or 0) / (first.entries[0].predicted or 1) == pytest.approx(1024 / 1025)
 
 
+def test_a_run_of_a_whole_model_is_its_prompt_and_its_steps(tmp_path: Path) -> None:
+    row = {"family": "decoding", "kernel": "ours", "model": "gpt2", "prompt": 8, "new": 3, "batch": 2, "value": 1}
+    found = {unit: simulator.run([made_up(tmp_path, unit=unit, common={}, rows=[row])])[0].entries[0]
+             for unit in ("s", "tokens_per_s", "ms")}
+    model = next(model for model in shapes.load() if model.id == "gpt2")
+    device, lane = spec.resolve("h200-sxm"), Lane(cache="dense", kv_heads=12)
+    prompt, *steps = (step(model, lane, "float16", 2, cached, new, device).seconds for cached, new in ((0, 8), (8, 1), (9, 1)))
+    assert found["s"].predicted == pytest.approx(prompt + sum(steps))
+    assert found["tokens_per_s"].predicted == pytest.approx(2 / (sum(steps) / 2))
+    behind = [step(model, lane, "float16", 2, 8 + made, 1, device).seconds for made in range(3)]
+    assert found["ms"].predicted == pytest.approx(behind[1] * 1e3)
+    assert 0 < (found["s"].roofline or 0) < prompt + sum(steps)
+    [result] = simulator.run([made_up(tmp_path, unit="s", common={}, rows=[row | {"kernel": "flash"}])])
+    assert result.entries[0].not_predicted == "flash decodes no model: choose from ours, transformers"
+
+
 def entry(kernel: str, error: float | None, roofline: float = 1.0, chosen: bool = False) -> simulator.Entry:
     return simulator.Entry(
         row=f"{kernel} {error}", kernel=kernel, told=1.0, error=error, roofline_error=None if error is None else roofline,
@@ -88,7 +108,8 @@ def test_means_are_of_absolute_errors_and_leave_out_what_was_chosen_from() -> No
     assert found.mean_time_error == pytest.approx((1 / 0.8 - 1 + 1 - 1 / 1.1) / 2)
     assert (found.roofline_mean_error, found.roofline_mean_time_error) == (1.0, 0.5)
     assert (found.worst_row, found.worst_error) == ("a -0.2", -0.2)
-    for unit, expected in (("us", 0.15), ("ms", 0.15), ("gb", None), ("gb_read", None)):
+    assert simulator.summaries(rows, "tokens_per_s", {"a": 8}) == (found,)
+    for unit, expected in (("us", 0.15), ("ms", 0.15), ("s", 0.15), ("gb", None), ("gb_read", None)):
         [found] = simulator.summaries(rows, unit, {})  # type: ignore[arg-type]
         assert found.mean_time_error == (None if expected is None else pytest.approx(expected))
 
@@ -134,7 +155,8 @@ def test_errors_stay_under_their_ceilings(results: dict[str, simulator.Result], 
     assert {kernel: error for kernel, error in reached.items() if error > CEILINGS[id][kernel]} == {}
 
 
-@pytest.mark.parametrize("id", ["h200-forward", "h200-decode", "fa3-h100", "fa2-h100", "occupancy-h200", "decode-fit-h200"])
+@pytest.mark.parametrize("id", ["h200-forward", "h200-decode", "fa3-h100", "fa2-h100", "occupancy-h200", "decode-fit-h200",
+                                "t4-generate", "h200-generate", "h200-steps"])
 def test_it_is_better_than_a_roofline(results: dict[str, simulator.Result], id: str) -> None:
     for one in results[id].summaries:
         assert one.mean_error < one.roofline_mean_error

@@ -146,3 +146,14 @@ def test_what_cannot_be_predicted_is_refused_with_its_reason() -> None:
     assert "choose a smaller shape" in naive["refused"]
     assert flash["refused"] is None
     assert flash["time_us"] > 0
+
+
+def test_the_l2_holds_nothing_of_the_operands_that_are_named() -> None:
+    """Q, K and V of this shape fit it."""
+    w = AttentionWorkload(batch=1, heads=8, kv_heads=8, seq=1, seq_kv=4096, head_dim=64, dtype="float16", causal=False)
+    kernel = catalog()["split_kv"]
+    cache = w.kv_cache_bytes() / 2
+    read = [predicted(kernel, w, H200, cold=cold).dram_read_bytes for cold in (False, {"K"}, ("K", "V"), True)]
+    assert read[0] == 0
+    assert read[1:3] == [cache, 2 * cache]
+    assert read[3] > read[2]
