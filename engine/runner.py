@@ -78,7 +78,7 @@ class Runner:
     def counters(self, device: Device) -> Counters | None:
         """Those of a simulated device that is in use; of a real one none."""
         bench = self._bench
-        return bench.counters if isinstance(bench, SimulatedBench) and bench.device.id == device.id else None
+        return getattr(bench, "counters", None) if bench is not None and bench.device.id == device.id else None
 
     def _work(self, order: Order) -> None:
         while not order.last:
@@ -116,7 +116,7 @@ class Runner:
 
     def _made(self, task: Task[Any]) -> Bench:
         if task.job.device.kind == "sim":
-            return SimulatedBench(task, self.forecasts, self._catalog)
+            return self._simulated(task)
         if isinstance(task.job, DecodingJob):
             from engine.models.bench import ModelBench
 
@@ -128,6 +128,17 @@ class Runner:
         from engine.workbench import Workbench
 
         return Workbench(task, self._catalog)
+
+    def _simulated(self, task: Task[Any]) -> Bench:
+        if isinstance(task.job, DecodingJob):
+            from engine.models.simulated_bench import SimulatedModelBench
+
+            return SimulatedModelBench(task)
+        if isinstance(task.job, BatchingJob):
+            from engine.batching.simulated import SimulatedBatching
+
+            return SimulatedBatching(task, self._catalog)
+        return SimulatedBench(task, self.forecasts, self._catalog)
 
     def _clear(self) -> None:
         if self._bench is not None:

@@ -6,6 +6,7 @@ what is still wanted: an event that belongs to an order or a job that was replac
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -192,6 +193,8 @@ class Session:
             case Pause():
                 self._pause()
             case Stop():
+                if self._job is not None:
+                    self._job = dataclasses.replace(self._job)  # what is told late of the one that ran is not of the next run
                 self._give(Order())
                 self._phase("idle")
 

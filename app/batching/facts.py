@@ -69,6 +69,11 @@ def knee(state: BatchState) -> Knee:
     return Knee(predicted, knee_measured(state.times(state.kernels[0])))
 
 
+def found(state: BatchState) -> str:
+    """How the ceilings and the times were found: `measured` or `simulated`."""
+    return state.ceilings.provenance if state.ceilings is not None else "measured"
+
+
 def foretold_ns(state: BatchState, batch: int) -> float | None:
     """The roofline's time of a batch; None before the ceilings are measured."""
     if state.batching is None or state.ceilings is None:

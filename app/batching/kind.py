@@ -10,7 +10,7 @@ from rich.table import Table
 from app import format as fmt
 from app.batching.choice import BatchChoice, asked_choice, first_choice, fitted, restored
 from app.batching.configuration import BatchConfiguration, configuration
-from app.batching.facts import UNITS, intensity, kernel_title, knee, parts
+from app.batching.facts import UNITS, found, intensity, kernel_title, knee, parts
 from app.batching.state import BatchState
 from app.kind import Choice, Kind, Section, Tell, device_of, median_words, plain_table
 from app.store import Snapshot
@@ -103,10 +103,10 @@ def whole(state: BatchState) -> list[tuple[str, str]]:
     fixed, bend, rows = parts(state.batching, 1)[0], knee(state), list[tuple[str, str]]()
     rows.append((fixed.name, fmt.bytes_iec(fixed.size)))
     if state.ceilings is not None:
-        rows += [("product, measured", fmt.quantity(state.ceilings.flops_per_s, "FLOP/s")),
-                 ("read, measured", fmt.rate(state.ceilings.bytes_per_s)),
+        rows += [(f"product, {found(state)}", fmt.quantity(state.ceilings.flops_per_s, "FLOP/s")),
+                 (f"read, {found(state)}", fmt.rate(state.ceilings.bytes_per_s)),
                  ("ridge", f"{fmt.significant(state.ceilings.flops_per_s / state.ceilings.bytes_per_s)} FLOP/B")]
-    return [*rows, ("knee, predicted", fmt.count(bend.predicted)), ("knee, measured", fmt.count(bend.measured))]
+    return [*rows, ("knee, predicted", fmt.count(bend.predicted)), (f"knee, {found(state)}", fmt.count(bend.measured))]
 
 
 def facts(state: BatchState, plan: BatchPlan) -> list[tuple[str, str]]:

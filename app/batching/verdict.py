@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app import format as fmt
-from app.batching.facts import ONES, SHORT, Knee, in_cache, kernel_title, knee, parts, share
+from app.batching.facts import ONES, SHORT, Knee, found, in_cache, kernel_title, knee, parts, share
 from app.batching.state import BatchState
 from app.facts import memory_name
 from app.store import Snapshot
@@ -111,7 +111,7 @@ def _refused(snapshot: Snapshot, state: BatchState) -> Verdict:
 def _provenance(state: BatchState, bend: Knee) -> str:
     kinds: set[Provenance] = {point.provenance for point in state.points[state.kernels[0]].values()}
     said = f"times {' and '.join(sorted(kinds))}"
-    return f"{said}, prediction modelled from measured ceilings" if bend.predicted is not None else said
+    return f"{said}, prediction modelled from {found(state)} ceilings" if bend.predicted is not None else said
 
 
 def _ceilings(state: BatchState) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from app import format as fmt
-from app.batching.facts import UNITS, achieved, foretold_ns, knee
+from app.batching.facts import UNITS, achieved, foretold_ns, found, knee
 from app.plots.batches import batch_scale, curve, measured, no_time, prediction, titles, uprights
 from app.plots.curves import CurveChart
 from app.plots.facets import Curve, Facet
@@ -56,7 +56,7 @@ class BatchRate(PlotView):
             said.append(f"{titles(self._snapshot)[kernel]} {rates[0]} at batch {points[0]}, {rates[-1]} at batch {points[-1]}")
         bend = knee(state)
         return (f"Throughput in {UNITS[run.work]}: {'; '.join(said)}; knee predicted {fmt.count(bend.predicted)}, "
-                f"measured {fmt.count(bend.measured)}.")
+                f"{found(state)} {fmt.count(bend.measured)}.")
 
     def table(self) -> Table:
         snapshot, state, run = self._snapshot, self._snapshot.batch, self._snapshot.batch.batching

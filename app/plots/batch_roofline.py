@@ -51,7 +51,7 @@ class BatchRoofline(PlotView):
         facet = Facet((roof, *curves), uprights=(marked,), note=self.table().text())
         self._chart.show_facets(self.theme, [facet], across, up, "FLOP/B")
         self.say(units=("FLOP/s against FLOP for a byte", "FLOP/s"),
-                 notes=(f"ceilings measured: {product}, {read}", f"{product}, {read}", ""))
+                 notes=(f"ceilings {top.provenance}: {product}, {read}", f"{product}, {read}", ""))
         return True
 
     def summary(self) -> str:
@@ -66,7 +66,7 @@ class BatchRoofline(PlotView):
                 if of is not None:
                     said.append(f"{titles(self._snapshot)[kernel]} at batch {batch} moves {fmt.percent(of.bytes)} and does "
                                 f"{fmt.percent(of.flops)}")
-        return (f"Roofline of {fmt.rate(top.bytes_per_s)} and {fmt.quantity(top.flops_per_s, 'FLOP/s')}, measured: "
+        return (f"Roofline of {fmt.rate(top.bytes_per_s)} and {fmt.quantity(top.flops_per_s, 'FLOP/s')}, {top.provenance}: "
                 f"{'; '.join(said)}.")
 
     def table(self) -> Table:
@@ -84,5 +84,5 @@ class BatchRoofline(PlotView):
 
 PLOT = Plot(
     id="batch_roofline", title="Roofline", unit="", needs=("batch",), build=BatchRoofline, place=230,
-    empty="Each batch size will be a point under the measured ceilings here, further right the larger it is. Run to measure.",
+    empty="Each batch size will be a point under the ceilings here, further right the larger it is. Run to measure.",
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from app import format as fmt
-from app.batching.facts import kernel_title, knee
+from app.batching.facts import found, kernel_title, knee
 from app.batching.state import BatchState
 from app.plots.facets import Curve, Upright
 from app.plots.rows import Scale
@@ -39,12 +39,12 @@ def batch_scale(state: BatchState) -> Scale:
 
 def uprights(state: BatchState) -> tuple[Upright, ...]:
     """The knee, predicted and measured."""
-    bend, found = knee(state), list[Upright]()
-    for name, value, dashed in (("predicted", bend.predicted, True), ("measured", bend.measured, False)):
+    bend, lines = knee(state), list[Upright]()
+    for name, value, dashed in (("predicted", bend.predicted, True), (found(state), bend.measured, False)):
         if value is not None:
-            found.append(Upright(value, (f"knee {name} {fmt.count(value)}", f"{name} {fmt.count(value)}", fmt.count(value)),
+            lines.append(Upright(value, (f"knee {name} {fmt.count(value)}", f"{name} {fmt.count(value)}", fmt.count(value)),
                                  dashed))
-    return tuple(found)
+    return tuple(lines)
 
 
 def prediction(theme: Theme, state: BatchState) -> tuple[FloatArray, FloatArray, Mark] | None:

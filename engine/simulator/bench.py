@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from engine import memory
 from engine.orders import Job, Task
@@ -88,7 +89,7 @@ class SimulatedBench:
             source="sizes of the operands"))
 
 
-def wait(task: Task[Job], time_ns: float) -> None:
+def wait(task: Task[Any], time_ns: float) -> None:
     """As long as a simulated device works. Raises: Replaced as soon as there is a newer order."""
     end = time.perf_counter() + time_ns * 1e-9
     task.look()
