@@ -1,8 +1,8 @@
 """Which visits find their tile in a cache that replaces what was not used for longest.
 
-A tile is there still where all that was visited since its last visit, itself included, fits: its reuse distance. Source: Mattson
-1970, stack algorithms. Distances are read off one table of what is visited between any two of some hundred moments, and between
-these in proportion to the bytes visited.
+A tile is there still where all that was visited since its last visit, itself included, fits: its reuse distance. Source:
+Mattson 1970, stack algorithms. Distances are read off one table of what is visited between any two of some hundred moments, and
+between these in proportion to the bytes visited.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MOMENTS = 512
 
 
 def by_tile(tile: Ints) -> tuple[Ints, Ints]:
-    """Visits put in order of tile and then of time, and of each visit the one before of the same tile: -1 where it is the first.
+    """Visits in order of tile and then of time, and of each visit the one before of the same tile, -1 where it is the first.
 
     Args:
         tile: of each visit, in order of time: [visits].

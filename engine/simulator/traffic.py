@@ -1,8 +1,8 @@
 """What a launch moves between L2 and HBM: each distinct tile once, and again where it left the L2 in between.
 
 What was not used for longest leaves first, so a tile is found again where all that was visited since fits: visits.py says what
-programs visit when, reuse.py what lies between two visits. An L2 of two parts keeps what an SM reads of the far part in the near
-one too: a tile that one SM reads takes one place or, as likely, two, and one that many read takes two. Source: NVIDIA A100
+programs visit when, reuse.py what lies between two visits. An L2 of two parts keeps what an SM reads of the far part in the
+near one too: a tile that one SM reads takes one place or, as likely, two, and one that many read takes two. Source: NVIDIA A100
 whitepaper, L2 cache. The share of an L2 that serves is the spec's `achievable_l2`, measured where each SM reads of its own.
 """
 
@@ -54,9 +54,9 @@ def cache_bytes(spec: DeviceSpec) -> float:
     return spec.achievable_l2 * spec.l2_bytes
 
 
-def places(readers: Floats | float, parts: int) -> Floats | float:
-    """Of an L2 in so many parts, one or two, what a tile takes that so many SMs read, over what it takes where one does."""
-    return (2 - 0.5**readers) / 1.5 if parts > 1 else readers / readers
+def places(readers: Floats, parts: int) -> Floats:
+    """Of an L2 in one part or in two, what a tile takes that so many SMs read, over what it takes where one does."""
+    return (2 - 0.5**readers) / 1.5 if parts > 1 else np.ones_like(readers)
 
 
 def seconds(read: float, written: float, spec: DeviceSpec) -> float:
@@ -67,47 +67,49 @@ def seconds(read: float, written: float, spec: DeviceSpec) -> float:
 
 def touched(runs: Runs, at_once: int, spec: DeviceSpec) -> tuple[Touched, ...]:
     """What a launch touches, of which so many programs run at once."""
-    found = _counted(runs, at_once)
-    several, added = places(2.0**10, spec.l2_parts), {c.op.operand for c in runs.ops if c.op.mode == "add"}
+    shared, added = float(places(np.array(np.inf), spec.l2_parts)), {c.op.operand for c in runs.ops if c.op.mode == "add"}
     once = tuple(
-        replace(each, places=each.distinct * (several if each.tiles > EXACT * each.distinct else 1.0),
+        replace(each, places=each.distinct * (shared if each.tiles > EXACT * each.distinct else 1.0),
                 read=each.distinct if each.kind == "load" or each.operand in added else 0.0,
                 written=each.distinct if each.kind == "store" else 0.0)
-        for each in found)
-    alone = len({each.operand for each in once}) == len(once)
-    fits = sum(each.places for each in once) <= cache_bytes(spec) or all(each.tiles <= EXACT * each.distinct for each in once)
-    return once if alone and fits else _again(once, runs, at_once, spec)
+        for each in _counted(runs, at_once))
+    apart = len({each.operand for each in once}) == len(once)
+    fits = sum(each.places for each in once) <= cache_bytes(spec)
+    if apart and (fits or all(each.tiles <= EXACT * each.distinct for each in once)):
+        return once
+    return _again(once, runs, at_once, spec)
 
 
 def _again(once: tuple[Touched, ...], runs: Runs, at_once: int, spec: DeviceSpec) -> tuple[Touched, ...]:
     """With what leaves the L2 and comes again."""
-    seen, first_alike = visits_of(runs.schedule, runs.launch, at_once), alike(runs.schedule, runs.launch)
-    each, stored = np.zeros(len(runs.ops)), np.zeros(len(runs.ops), dtype=bool)
-    own: dict[tuple[str, str], Floats] = {}
-    for place, counted in enumerate(runs.ops):
+    seen, visited = visits_of(runs.schedule, runs.launch, at_once), alike(runs.schedule, runs.launch)
+    each = np.zeros(len(runs.ops))                # bytes of a tile, of all operands that are visited alike
+    own: dict[tuple[str, str], Floats] = {}       # and of one operand
+    for place, counted in zip(visited, runs.ops, strict=True):
         if counted.op.operand:
-            size = _bytes(counted, runs) / max(1, int((counted.times * runs.sizes).sum()))
-            each[first_alike[place]] += size
-            own.setdefault((counted.op.operand, counted.op.kind), np.zeros(len(runs.ops)))[first_alike[place]] += size
+            mean = _bytes(counted, runs) / max(1, int((counted.times * runs.sizes).sum()))
+            own.setdefault((counted.op.operand, counted.op.kind), np.zeros_like(each))[place] += mean
+            each[place] += mean
     order, before = reuse.by_tile(seen.tile)
-    takes = places(_readers(seen, order, before), spec.l2_parts)
-    missed = reuse.distances(before, each[seen.op] * seen.times * takes) > cache_bytes(spec)
+    taken = places(_readers(seen, order, before), spec.l2_parts)
+    missed = reuse.distances(before, each[seen.op] * seen.times * taken) > cache_bytes(spec)
     left = np.cumsum(missed[order])
     found = []
     for one in once:
-        mine = own[one.operand, one.kind]
-        at = np.flatnonzero(mine[seen.op[order]])
+        tile_bytes = own[one.operand, one.kind][seen.op]
+        at = np.flatnonzero(tile_bytes[order])
         visits = order[at]
         first = np.diff(seen.tile[visits], prepend=-1) != 0
-        gone = ~first & (np.diff(left[at], prepend=0) > 0)  # since this operand was last loaded, or stored
-        size, counts = mine[seen.op[visits]] * seen.times[visits], seen.counted[visits]
-        share = one.tiles / max(1.0, (mine[seen.op[visits]] * seen.asked[visits])[counts].sum())
-        firsts = max(1.0, size[first].sum())
-        read = (size * (first & missed[visits])).sum() / firsts if one.read else 0.0
+        again = ~first & seen.counted[visits]
+        gone = again & (np.diff(left[at], prepend=0) > 0)  # from the L2, since the last such load, or store
+        size, asked = (tile_bytes[visits] * times[visits] for times in (seen.times, seen.asked))
+        of_first = one.distinct / max(1.0, float(size[first].sum()))
+        share = max(0.0, one.tiles - of_first * float(asked[first].sum())) / max(1.0, float(asked[again].sum()))
         found.append(replace(
-            one, places=one.distinct * (size * takes[visits] * first).sum() / firsts, read=one.distinct * read,
-            read_again=share * (size * (~first & missed[visits] & counts)).sum() if one.read else 0.0,
-            written_again=share * (size * (gone & counts)).sum() if one.written else 0.0))
+            one, places=of_first * float((size * taken[visits])[first].sum()),
+            read=of_first * float(size[first & missed[visits]].sum()) if one.read else 0.0,
+            read_again=share * float(size[again & missed[visits]].sum()) if one.read else 0.0,
+            written_again=share * float(size[gone].sum()) if one.written else 0.0))
     return tuple(found)
 
 

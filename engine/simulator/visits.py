@@ -1,8 +1,8 @@
 """When the programs of a launch visit which tiles: those of all of them, or of some that are launched one after the other.
 
 A program's time is counted in bytes that it moves, as all move as many at a time. Programs begin in launch order, each as one
-before it ends, or in turn where they are dealt. Of a long walk tiles are taken some at a time, at places that all programs share,
-and tiles of several operands at one place, as of K and V, are one. What several programs visit at one moment is visited once.
+before it ends, or in turn where they are dealt. Of a long walk tiles are taken some at a time, at places that all programs
+share; tiles of operands that are loaded alike, as K and V, are one; what several programs visit at once is visited once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from kernels.contract.walk import ops_of, programs, tables_of
 VISITS = 1 << 16    # that are told apart, or some more
 PROGRAMS = 1 << 13  # of a longer launch, as many are looked at, of WINDOWS of its parts
 WINDOWS = 4
-LOOKED_AT = 64      # programs by which the visits of all are estimated
+LOOKED_AT = 32      # programs by which the visits of all are estimated
+ITERATIONS = 64     # of a loop around loops, the first of which stand for all
 
 Body = tuple[TileOp | Loop, ...]
 
@@ -149,7 +150,9 @@ class _Walk:
         """How long it takes in each row that came to it after `began`."""
         count = len(began)
         first, last = (np.broadcast_to(evaluate(bound, env, self.tables), (count,)) for bound in (loop.first, loop.last))
-        step = 1 if any(isinstance(item, Loop) for item in loop.body) else self.step
+        step = self.step
+        if any(isinstance(item, Loop) for item in loop.body):
+            step, last = 1, np.minimum(last, first + ITERATIONS)
         parts = np.where(last > first, (last - 1) // step - first // step + 1, 0)
         row = np.repeat(np.arange(count, dtype=np.int64), parts)
         begins = np.cumsum(parts) - parts
@@ -163,7 +166,7 @@ class _Walk:
             one.time = one.time + starts[one.row]
             one.times = one.times * times[one.row]
             one.row = row[one.row]
-        return sums[begins + parts] - sums[begins]
+        return np.asarray(sums[begins + parts] - sums[begins])
 
     def _tile(self, op: TileOp, env: Mapping[str, Ints], count: int) -> Ints:
         """Where the tile begins, in bytes from the first operand's begin."""
@@ -171,7 +174,7 @@ class _Walk:
         place: Ints = np.zeros(count, dtype=np.int64)
         for at, extent in zip(op.at, operand.shape, strict=True):
             place = place * extent + np.maximum(0, evaluate(at, env, self.tables))
-        return place * operand.itemsize + self._begins[op.operand]
+        return np.asarray(place * operand.itemsize + self._begins[op.operand])
 
 
 def _starts(long: Ints, at_once: int, in_turn: bool) -> Ints:
