@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -106,6 +106,7 @@ def test_bytes_are_those_of_a_cache_that_is_played(kernel: str, causal: int, kib
     assert sum(each.written + each.written_again for each in found) == pytest.approx(written, rel=0.04)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.floats(0.2, 5.0), st.sampled_from(["flash", "flash_v1", "flash_hopper", "naive"]))
 def test_a_larger_cache_never_reads_more(factor: float, kernel: str) -> None:
     schedule = schedule_of(kernel, causal=True)
