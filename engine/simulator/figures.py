@@ -85,6 +85,12 @@ class DeviceSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.capability >= (9, 0)
 
     @property
+    def l2_parts(self) -> int:
+        """Parts of the L2, each of which keeps what the SMs beside it read. Source: NVIDIA A100 and H100 whitepapers; the L2 of
+        other parts is one."""
+        return 2 if self.capability[0] in (8, 9, 10) and self.capability[1] in (0, 3) else 1
+
+    @property
     def products_from_sram(self) -> bool:
         """Whether the matrix units read shared memory themselves, for groups of warps. Source: PTX ISA, wgmma and tcgen05."""
         return self.capability[0] in (9, 10)

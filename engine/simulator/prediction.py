@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,11 +85,12 @@ def predict(
     """
     clock = clock_hz or spec.clock_hz
     ready = [_ready(schedule, launch, spec) for launch in schedule.launches]
-    again = traffic.found_again(_footprint(schedule, ready), traffic.cache_bytes(spec))
-    names = {operand.name for operand in schedule.operands}
-    gone = names if cold is True else set(cold or ())
-    shares = {name: 0.0 if name in gone else again for name in names}
-    launches = tuple(_launched(one, spec, clock, shares) for one in ready)
+    gone = {operand.name for operand in schedule.operands} if cold is True else set(cold or ())
+    kept = _footprint(schedule, ready)
+    warm = kept.keys() - gone
+    if sum(kept[name] for name in warm) > traffic.cache_bytes(spec):
+        warm = set()
+    launches = tuple(_launched(one, spec, clock, warm) for one in ready)
     breakdown: dict[str, float] = {"launch": spec.graph_launch_s * len(schedule.launches)}
     for one in launches:
         for name, seconds in one.breakdown.items():
@@ -114,21 +115,20 @@ def _ready(schedule: Schedule, launch: Launch, spec: DeviceSpec) -> _Ready:
     residents = min(per_sm, -(-programs // spec.sms))
     at_once = min(programs, residents * spec.sms)
     runs = runs_of(schedule, launch)
-    return _Ready(runs, per_sm, limit, residents, at_once, traffic.touched(runs, at_once))
+    return _Ready(runs, per_sm, limit, residents, at_once, traffic.touched(runs, at_once, spec))
 
 
-def _footprint(schedule: Schedule, ready: list[_Ready]) -> float:
-    """Bytes that all launches touch, each once."""
+def _footprint(schedule: Schedule, ready: list[_Ready]) -> dict[str, float]:
+    """What each operand that the launches touch takes of the L2."""
     most: dict[str, float] = {}
     for one in ready:
-        mine: dict[str, float] = {}
         for each in one.touched:
-            mine[each.operand] = mine.get(each.operand, 0.0) + each.distinct
-        most |= {name: max(size, most.get(name, 0.0)) for name, size in mine.items()}
-    return sum(min(size, float(schedule.operand(name).bytes)) for name, size in most.items())
+            whole = schedule.operand(each.operand).bytes / each.distinct * each.places if each.distinct else 0.0
+            most[each.operand] = min(whole, max(each.places, most.get(each.operand, 0.0)))
+    return most
 
 
-def _launched(ready: _Ready, spec: DeviceSpec, clock_hz: float, again: Mapping[str, float]) -> Launched:
+def _launched(ready: _Ready, spec: DeviceSpec, clock_hz: float, warm: Collection[str]) -> Launched:
     runs, launch = ready.runs, ready.runs.launch
     found = work.work_of(runs, spec, clock_hz, ready.residents, ready.at_once, ready.touched)
     begin = work.BEGIN / clock_hz + spec.memory_latency_s
@@ -141,7 +141,8 @@ def _launched(ready: _Ready, spec: DeviceSpec, clock_hz: float, again: Mapping[s
     all_sms = ready.residents * spec.sms * work.PICO
     filled, busy = found.times[-1].upto(before) / all_sms, found.times[-1].total / all_sms
     end = filled + placing.makespan(times, spec.sms) + (begin if launch.resident else 0.0)  # residents begin once
-    read, written = _dram(ready.touched, spec, again)
+    read = sum(each.read_again + each.read * (each.operand not in warm) for each in ready.touched)
+    written = sum(each.written_again + each.written * (each.operand not in warm) for each in ready.touched)
     l2 = found.moved.total / (spec.l2_bytes_per_clock * spec.max_clock_hz)  # whose clock is its own
     hbm = traffic.seconds(read, written, spec)
     ramp = begin + spec.l2_latency_s
@@ -155,18 +156,3 @@ def _launched(ready: _Ready, spec: DeviceSpec, clock_hz: float, again: Mapping[s
         breakdown=breakdown,
         dram_read_bytes=read, dram_write_bytes=written, tile_bytes=sum(int(each.tiles) for each in ready.touched),
     )
-
-
-def _dram(found: tuple[traffic.Touched, ...], spec: DeviceSpec, again: Mapping[str, float]) -> tuple[float, float]:
-    """Bytes read and written of HBM: what the L2 holds of an operand (a share `again`) is not asked for."""
-    wave, cache = sum(each.waves for each in found), traffic.cache_bytes(spec)
-    read = written = 0.0
-    for each in found:
-        waves = max(1.0, each.waves / each.distinct) if each.distinct else 1.0
-        left = (each.waves - each.distinct) * (1.0 - traffic.found_again(wave / waves, cache))
-        moved = each.distinct * (1.0 - again[each.operand]) + left
-        if each.kind == "load" or each.adds:
-            read += moved
-        if each.kind == "store":
-            written += moved
-    return read, written

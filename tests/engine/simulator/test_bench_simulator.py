@@ -27,12 +27,12 @@ CEILINGS = {  # per cent of mean absolute error: a little above what is reached,
     "fa3-h100": {"flash_attn_3": 11}, "fa2-h100": {"sdpa_flash": 11}, "standard-h100": {"eager": 30},
     "fa2-a100-d128": {"sdpa_flash": 17}, "fa2-a100-d64": {"sdpa_flash": 17}, "standard-a100": {"eager": 39},
     "fa1-appendix": {"eager": 20, "flash_attn_1": 25}, "fa1-figure-time": {"eager_masked": 17, "flash_attn_1": 61},
-    "fa1-figure-bytes": {"eager_masked": 1, "flash_attn_1": 6},
+    "fa1-figure-bytes": {"eager_masked": 1, "flash_attn_1": 40},  # of 32-bit sums, where the figure's are 16: see its note
     "occupancy-h200": {"sdpa_cudnn": 4}, "decode-fit-h200": {"split_kv": 7},
-    "h200-forward": {"naive": 7, "fused_softmax": 7, "flash": 6, "flash_hopper": 10},
+    "h200-forward": {"naive": 6, "fused_softmax": 6, "flash": 6, "flash_hopper": 9},
     "h200-backward": {"flash": 42, "flash_hopper": 10},
-    "h200-decode": {"split_kv": 11, "paged": 17, "int8": 24, "fp8": 25}, "h200-linear": {"batched_linear": 11},
-    "h200-bytes": {"naive": 1, "fused_softmax": 1, "flash_v1": 95, "flash": 20, "flash_hopper": 31},
+    "h200-decode": {"split_kv": 10, "paged": 16, "int8": 23, "fp8": 24}, "h200-linear": {"batched_linear": 11},
+    "h200-bytes": {"naive": 1, "fused_softmax": 1, "flash_v1": 1, "flash": 14, "flash_hopper": 6},
     "t4-generate": {"transformers": 20}, "h200-generate": {"ours": 16}, "h200-steps": {"ours": 25},
 }
 
