@@ -138,7 +138,7 @@ def _launched(ready: _Ready, spec: DeviceSpec, clock_hz: float, again: float) ->
     read, written = _dram(ready.touched, spec, again)
     l2 = found.moved.total / (spec.l2_bytes_per_clock * spec.max_clock_hz)  # whose clock is its own
     hbm = traffic.seconds(read, written, spec)
-    ramp = begin + spec.l2_latency_s
+    ramp = begin + spec.l2_latency_s + found.alone
     depth = ready.residents * max(1, sum(each.op.ahead + 1 for each in runs.ops if each.op.ahead))
     paces = np.array([max(0.0, end - ramp), l2, hbm])
     seconds = ramp + float(round_times(paces, np.zeros(()), depth)[-1]) / depth
