@@ -35,8 +35,8 @@ class Counted(Struct, frozen=True):
 
 def rows(only: tuple[str, ...] = ()) -> list[Row]:
     """Four shapes forward, where in the last K and V of one head are more than its share of the L2, two backward, one of which
-    has a KV head for all, and three of decoding, where K and V of the one KV head are a quarter, all and four times of the L2 of
-    an H200; or those of them that `only` names."""
+    has a KV head for all, and three of decoding, K and V of whose KV head are a quarter, all and four times of an H200's
+    L2; or those of them that `only` names."""
     shapes = ((4, 16, 2048, 128, False), (4, 16, 4096, 128, True), (8, 16, 4096, 64, False), (1, 8, 65536, 128, False))
     back = (_row(4, 16, 4096, 128, True, "backward"), _row(4, 16, 4096, 128, True, "backward", kv_heads=1))
     decoding = (_decoding(int(part * L2_BYTES)) for part in (0.25, 1, 4))

@@ -43,8 +43,8 @@ class Work:
         moved: bytes of each between L2 and SM.
         seconds: of each unit, over all programs: an SM's, by STATIONS.
         waits: seconds of waiting, over all programs.
-        alone: seconds that programs which begin and end together compute while nothing streams: before their first tile is asked
-            for and after the last one came.
+        alone: seconds that programs which begin and end together compute while nothing streams: before they ask for their
+            first tile and after the last one came.
     """
 
     times: tuple[Series, ...]
@@ -89,7 +89,7 @@ def _queues(stations: Floats) -> Floats:
 
 
 def _alone(runs: Runs, each_op: list[Floats], clock_hz: float, residents: int) -> float:
-    """Seconds in which nothing streams, of a launch that streams tiles ahead: what is outside of its loops, and its last tile."""
+    """Of a launch that asks for tiles ahead: what lies outside of its loops, and its last tile."""
     if runs.launch.resident or not any(each.op.ahead for each in runs.ops):
         return 0.0
     stations, waits = np.zeros((len(STATIONS), *runs.sizes.shape)), np.zeros(runs.sizes.shape)

@@ -67,8 +67,8 @@ class TileOp(Struct, frozen=True, kw_only=True, tag="op", omit_defaults=True):
     in its one slot has been used, and so runs beside what the program does until then. `multicast`: programs, neighbours in
     launch order, that one read of the L2 serves; each of them counts the tile as loaded. `moved_bytes`: what a compute op
     moves between SRAM and registers or matrix units, where it is known how its warps share the tiles: 0 where it is not.
-    `exchanges`: how often its warps hand numbers on to one another through shared memory, one after the other. A load that reads
-    a slot finds in it where its tile lies.
+    `exchanges`: how often, one after the other, its warps hand numbers on through shared memory. A load that reads a slot finds
+    in it where its tile lies.
     """
 
     kind: Literal["load", "compute", "store"]

@@ -216,7 +216,7 @@ def cost(workload: AttentionWorkload, config: Config) -> Cost:
     """Closed form; each tile of query heads reads the table too."""
     w, heads, count = workload, shares.packed(workload), shares.splits(workload, config)
     size = w.kv_cache_bytes() // 2
-    found = shares.cost(w, config, heads, count, {"K_pages": size, "V_pages": size},
+    found = shares.cost(w, heads, count, {"K_pages": size, "V_pages": size},
                         shares.steps(w, config, heads, paged=True))
     table = 4 * w.batch * cdiv(w.keys, PAGE)
     return replace(found, hbm=found.hbm | {"table": Traffic(table, 0)},

@@ -193,7 +193,7 @@ def constraints(code: Code, workload: AttentionWorkload, config: Config, device:
 def cost(code: Code, workload: AttentionWorkload, config: Config) -> Cost:
     """Closed form."""
     cache = {operand.name: operand.bytes for operand in cache_operands(code, workload)}
-    return shares.cost(workload, config, shares.packed(workload), shares.splits(workload, config), cache,
+    return shares.cost(workload, shares.packed(workload), shares.splits(workload, config), cache,
                        _steps(code, workload, config))
 
 

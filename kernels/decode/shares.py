@@ -126,7 +126,7 @@ def steps(workload: AttentionWorkload, config: Config, heads: int, *, paged: boo
                  warps=config["warps"], itemsize=w.itemsize, stored=w.itemsize, paged=paged)
 
 
-def cost(workload: AttentionWorkload, config: Config, heads: int, count: int, cache: dict[str, int], steps: Steps) -> Cost:
+def cost(workload: AttentionWorkload, heads: int, count: int, cache: dict[str, int], steps: Steps) -> Cost:
     """Closed form of a walk over all tiles of K and V by every tile of query heads, in `count` splits.
 
     Args:

@@ -232,7 +232,7 @@ def cache_bytes(workload: AttentionWorkload) -> dict[str, int]:
 def cost(workload: AttentionWorkload, config: Config) -> Cost:
     """Closed form."""
     heads = shares.packed(workload)
-    return shares.cost(workload, config, heads, shares.splits(workload, config), cache_bytes(workload),
+    return shares.cost(workload, heads, shares.splits(workload, config), cache_bytes(workload),
                        shares.steps(workload, config, heads))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 CHUNK_BYTES = 16          # that a thread copies at once
 ADDRESS_OPS = 14          # of such a copy from a page: its number from shared memory, the address of its row, the copy itself
-UNPACK_OPS = {"": 0, "int8": 8, "fp8": 14}  # to make four numbers of float16: lop3, sub, shr, lop3, sub | shl, and, shl, lop3 ...
+UNPACK_OPS = {"": 0, "int8": 8, "fp8": 14}  # for four numbers of float16: three integer operations and two of halves, or seven
 SCALED_OPS = 3            # of a score: by its row's factor, by k_scale, and P by v_scale
 DIVIDED_OPS = 8           # of an element of Q where the cache is in 8 bits: its row's maximum, and a division by it
 

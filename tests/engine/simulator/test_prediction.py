@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from engine.simulator import occupancy
+from engine.simulator import occupancy, work
 from engine.simulator import spec as specs
 from engine.simulator.figures import DeviceSpec
 from engine.simulator.prediction import Prediction, Unpredictable, predict
 from kernels.catalog import catalog
-from kernels.contract import AttentionWorkload, Config, KernelSpec
+from kernels.contract import AttentionWorkload, Config, KernelSpec, Loop, Schedule, TileOp
+from kernels.contract.walk import ops_of
 
 SPECS = {spec.id: spec for spec in specs.load()}
 MET = 1.04
@@ -146,3 +149,56 @@ def test_what_cannot_be_predicted_is_refused_with_its_reason() -> None:
     assert "choose a smaller shape" in naive["refused"]
     assert flash["refused"] is None
     assert flash["time_us"] > 0
+
+
+# --- what programs wait for -----------------------------------------------------------------------------------------
+
+
+def decoding(kernel: str, **more: Any) -> Schedule:
+    """One program an SM at most, of two tiles of keys or four."""
+    w = AttentionWorkload(batch=1, heads=32, kv_heads=1, seq=1, head_dim=128, dtype="bfloat16", **more)
+    spec = catalog()[kernel]
+    assert spec.schedule is not None
+    return spec.schedule(w, spec.configure(w, specs.device_of(H200)))
+
+
+def changed(body: tuple[TileOp | Loop, ...], change: Callable[[TileOp], TileOp]) -> tuple[TileOp | Loop, ...]:
+    return tuple(replace(item, body=changed(item.body, change)) if isinstance(item, Loop) else change(item) for item in body)
+
+
+def waits(schedule: Schedule, change: Callable[[TileOp], TileOp] = lambda op: op) -> float:
+    """Seconds of the first launch's waits, by program."""
+    first = replace(schedule.launches[0], body=changed(schedule.launches[0].body, change))
+    found = predict(replace(schedule, launches=(first,)), H200).launches[0]
+    return found.breakdown["waits"] * H200.sms / first.programs * min(found.per_sm, -(-first.programs // H200.sms))
+
+
+@pytest.mark.parametrize("kernel", ["split_kv", "paged", "int8", "fp8"])
+def test_a_program_waits_for_each_number_that_its_warps_hand_on(kernel: str) -> None:
+    schedule = decoding(kernel, seq_kv=4096)
+    launch = schedule.launches[0]
+    count = sum(op.exchanges * math.prod(-(-4096 // launch.slot("S").shape[1] // launch.grid[0].size) for _ in loops)
+                for op, loops in ops_of(launch.body))
+    assert count > 5
+    without = waits(schedule, lambda op: replace(op, exchanges=0))
+    assert waits(schedule) - without == pytest.approx(count * work.EXCHANGE / H200.clock_hz)
+
+
+def test_pages_are_asked_for_a_latency_after_their_numbers() -> None:
+    schedule = decoding("paged", seq_kv=4096)
+    together = waits(schedule, lambda op: replace(op, reads=()) if op.kind == "load" else op)
+    assert waits(schedule) - together == pytest.approx(H200.memory_latency_s)
+
+
+def test_begin_and_end_of_programs_are_not_hidden_behind_the_memory() -> None:
+    """Where HBM takes longest, what all programs do before their first tile adds to it whole."""
+    schedule = decoding("int8", seq_kv=1 << 20)
+    first = schedule.launches[0]
+
+    def slower(op: TileOp) -> TileOp:
+        return replace(op, exchanges=op.exchanges + 50) if op.fn == "start" else op
+
+    base, more = (predict(replace(schedule, launches=(replace(first, body=body),)), H200)
+                  for body in (first.body, changed(first.body, slower)))
+    assert base.limiter == "HBM"
+    assert more.seconds - base.seconds == pytest.approx(50 * work.EXCHANGE / H200.clock_hz, rel=0.2)
