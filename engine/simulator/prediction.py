@@ -140,7 +140,7 @@ def _launched(ready: _Ready, spec: DeviceSpec, clock_hz: float, again: float) ->
     hbm = traffic.seconds(read, written, spec)
     ramp = begin + spec.l2_latency_s + found.alone
     depth = ready.residents * max(1, sum(each.op.ahead + 1 for each in runs.ops if each.op.ahead))
-    paces = np.array([max(0.0, end - ramp), max(l2, hbm)])  # lines of a tile pass the L2 while others come from HBM
+    paces = np.array([max(0.0, end - ramp), l2, hbm])
     seconds = ramp + float(round_times(paces, np.zeros(()), depth)[-1]) / depth
     breakdown = {name: each / spec.sms for name, each in found.seconds.items()} | {
         "L2": l2, "HBM": hbm, "waits": found.waits / ready.residents / spec.sms, "tail": max(0.0, end - busy)}

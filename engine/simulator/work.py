@@ -31,7 +31,7 @@ MMA_SHARE = 0.63        # of Hopper's peak that a warp's own products reach. Sou
 # and wgmma (Luo 2024, Sun 2022: 25 to 35 clocks an instruction, some 60 till a warpgroup has its accumulators), of shuffles
 # (23 clocks) and of barriers in shared memory (some 40).
 PRODUCT, EXPONENTIALS, ARRIVAL, BEGIN = 64, 150, 40, 700
-EXCHANGE = 2 * 29 + ARRIVAL  # a store to shared memory, a barrier, a load. Source: Luo 2024, 29 clocks of shared memory
+EXCHANGE = 2 * 29  # a store to shared memory, and after a barrier a load. Source: Luo 2024, 29 clocks of shared memory
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _alone(runs: Runs, each_op: list[Floats], clock_hz: float, residents: int) -
 
 def _own_results(counted: Counted, launch: Launch) -> Floats:
     """Clocks that a program waits for results of an op that computes."""
-    op, waits = counted.op, EXCHANGE * counted.op.exchanges
+    op, waits = counted.op, EXCHANGE * counted.op.exchanges + ARRIVAL * counted.op.barriers
     if not launch.async_products:
         waits += PRODUCT * (op.matrix_flops > 0) + EXPONENTIALS * (op.exps > 0)
     return np.asarray(counted.times * float(waits))

@@ -67,8 +67,8 @@ class TileOp(Struct, frozen=True, kw_only=True, tag="op", omit_defaults=True):
     in its one slot has been used, and so runs beside what the program does until then. `multicast`: programs, neighbours in
     launch order, that one read of the L2 serves; each of them counts the tile as loaded. `moved_bytes`: what a compute op
     moves between SRAM and registers or matrix units, where it is known how its warps share the tiles: 0 where it is not.
-    `exchanges`: how often, one after the other, its warps hand numbers on through shared memory. A load that reads a slot finds
-    in it where its tile lies.
+    `barriers`: those that all warps of the program pass; `exchanges`: how often they hand numbers on through shared memory, by
+    a store and a load on both sides of a barrier. A load that reads a slot finds in it where its tile lies.
     """
 
     kind: Literal["load", "compute", "store"]
@@ -85,6 +85,7 @@ class TileOp(Struct, frozen=True, kw_only=True, tag="op", omit_defaults=True):
     vector_flops: int = 0
     exps: int = 0
     moved_bytes: int = 0
+    barriers: int = 0
     exchanges: int = 0
     ahead: int = 0
     early: bool = False

@@ -268,9 +268,9 @@ def tile_ops(
                matrix_flops=2 * r * bn * bd, vector_flops=steps.tile_flops, moved_bytes=steps.product_bytes(bd)),
         TileOp(kind="compute", title="online softmax: P, m, l; O rescaled", fn="online_softmax", reads=("S", "m", "l", "O"),
                writes=("P", "m", "l", "O"), vector_flops=steps.softmax_flops, exps=r * bn + steps.teams * r,
-               exchanges=steps.softmax_exchanges),
+               exchanges=steps.softmax_exchanges, barriers=steps.softmax_barriers),
         TileOp(kind="compute", title="O += P V", fn=accumulate, reads=summed, writes=("O",), matrix_flops=2 * r * bn * bd,
-               vector_flops=steps.tile_flops, moved_bytes=steps.product_bytes(bn)),
+               vector_flops=steps.tile_flops, moved_bytes=steps.product_bytes(bn), barriers=steps.ring_barriers),
     )
 
 
@@ -296,10 +296,10 @@ def share_launch(
         body=(
             TileOp(kind="load", title="load Q", operand="Q", at=queries, tile=own, writes=("Q",)),
             TileOp(kind="compute", title="m = -∞, l = 0, O = 0", fn="start", reads=("Q",), writes=("Q", "m", "l", "O"),
-                   vector_flops=steps.start_flops, exchanges=steps.start_exchanges),
+                   vector_flops=steps.start_flops, exchanges=steps.start_exchanges, barriers=steps.start_barriers),
             Loop(var="j", first=first, last=last, body=body),
             TileOp(kind="compute", title="O = O / l", fn="finish", reads=("O", "l"), writes=("O",),
-                   vector_flops=steps.end_flops, exchanges=steps.end_exchanges),
+                   vector_flops=steps.end_flops, exchanges=steps.end_exchanges, barriers=steps.end_barriers),
             *ends,
         ),
         sram_bytes=compiled.sram_bytes if compiled else None, registers=compiled.registers if compiled else None,

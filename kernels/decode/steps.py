@@ -1,8 +1,9 @@
 """What the steps of one program's walk ask of an SM beside its products, by the machine code for sm_90.
 
 Vector operations are those of a lane at full rate: an integer operation, which runs at half rate, counts as two (CUDA C++
-programming guide, "Throughput of native arithmetic instructions", 9.0). Exchanges are those of numbers between warps, through
-shared memory. Source: cuobjdump of split_kv, paged, int8 and fp8 at D 128, bfloat16, with Triton 3.6 (kernels/tuned).
+programming guide, "Throughput of native arithmetic instructions", 9.0). An exchange is a store to shared memory and a load of
+what another warp has stored there, a barrier between; before a place is written again there is a barrier too.
+Source: cuobjdump of split_kv, paged, int8 and fp8 at D 128, bfloat16, with Triton 3.6 (kernels/tuned).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Steps:
     Attributes:
         teams: warps that walk over keys of their own, each with an m, l and O of its own; 1: all share them.
         itemsize: bytes of a number that is multiplied. `stored`: of one in the cache.
-        code: of a cache in 8 bits. `paged`: rows are copied from pages by the threads themselves.
+        code: of a cache in 8 bits. `paged`: rows are copied from pages by the threads themselves, else by the copy engine.
     """
 
     rows: int
@@ -59,6 +60,16 @@ class Steps:
         """Maxima and sums of rows that several warps hold parts of, there and back, and P."""
         return 5 if self.shared else 0
 
+    @property
+    def softmax_barriers(self) -> int:
+        """Those of its exchanges, and before the places of sums and of P are written."""
+        return 7 if self.shared else 0
+
+    @property
+    def ring_barriers(self) -> int:
+        """Till the places of K, V and their scales are free, and more is asked for."""
+        return 2 if self.paged else 4 if self.code else 3
+
     def product_bytes(self, shared_width: int) -> int:
         """Between shared memory and registers for a product: the tile of K or V, and for each warp the other operand, rows of
         `shared_width` elements, where warps do not keep it in registers."""
@@ -76,6 +87,12 @@ class Steps:
         return 6 if self.code else 2 if self.teams > 1 else 1
 
     @property
+    def start_barriers(self) -> int:
+        """Those of its exchanges, and of the ring that is made ready."""
+        ring, own = 4 if self.paged else 6, 7 if self.code else 1
+        return ring + own + (2 if self.teams > 1 else 0)
+
+    @property
     def end_flops(self) -> int:
         """O / l; before it the sums of all teams, weighted."""
         joined = self.teams * self.rows * (2 * self.width + 3) if self.teams > 1 else 0
@@ -85,3 +102,8 @@ class Steps:
     def end_exchanges(self) -> int:
         """m and l of all teams, there and back, and their O; lse and O as they are stored; in 8 bits even and odd dims."""
         return (7 if self.code else 6) if self.teams > 1 else 6 if self.code else 3
+
+    @property
+    def end_barriers(self) -> int:
+        """Those of its exchanges, and of the ring that is taken down."""
+        return (1 if self.paged else 3) + (12 if self.code else 10 if self.teams > 1 else 6)

@@ -35,20 +35,17 @@ def loop(kernel: str, kv_heads: int) -> Counter[str]:
     return min((one for one in loops if one["HMMA"]), key=lambda one: one.total())
 
 
-def step(kernel: str, kv_heads: int, fn: str) -> int:
-    """Exchanges of an op of the walk."""
+@pytest.mark.parametrize("kv_heads", [32, 1])
+@pytest.mark.parametrize("kernel", ["split_kv", "paged", "int8", "fp8"])
+def test_warps_meet_as_often_as_the_schedule_says(kernel: str, kv_heads: int) -> None:
+    """Where they have keys of their own only for the ring. Triton 3.7 leaves one out that 3.6, which is measured, has."""
     spec = catalog()[kernel]
     assert spec.schedule is not None
     schedule = spec.schedule(workload(kv_heads), spec.configure(workload(kv_heads), H200))
-    return sum(op.exchanges for op, loops in ops_of(schedule.launches[0].body) if loops and op.fn == fn)
-
-
-@pytest.mark.parametrize("kernel", ["split_kv", "paged", "int8", "fp8"])
-def test_warps_that_share_rows_meet_as_often_as_the_schedule_says(kernel: str) -> None:
-    """Beside the barriers of the ring, which are there too where each warp has keys of its own, each exchange has one."""
-    assert step(kernel, 32, "online_softmax") == 0
-    exchanges = step(kernel, 1, "online_softmax")
-    assert 0 < exchanges <= loop(kernel, 1)["BAR"] - loop(kernel, 32)["BAR"] <= exchanges + 2  # two wait for a free place
+    ops = [op for op, loops in ops_of(schedule.launches[0].body) if loops]
+    assert 0 <= sum(op.barriers for op in ops) - loop(kernel, kv_heads)["BAR"] <= 1
+    assert all(op.exchanges <= op.barriers for op in ops)
+    assert any(op.exchanges for op in ops) == (kv_heads == 1)
 
 
 @pytest.mark.parametrize("kv_heads", [32, 1])

@@ -177,11 +177,12 @@ def waits(schedule: Schedule, change: Callable[[TileOp], TileOp] = lambda op: op
 def test_a_program_waits_for_each_number_that_its_warps_hand_on(kernel: str) -> None:
     schedule = decoding(kernel, seq_kv=4096)
     launch = schedule.launches[0]
-    count = sum(op.exchanges * math.prod(-(-4096 // launch.slot("S").shape[1] // launch.grid[0].size) for _ in loops)
-                for op, loops in ops_of(launch.body))
-    assert count > 5
-    without = waits(schedule, lambda op: replace(op, exchanges=0))
-    assert waits(schedule) - without == pytest.approx(count * work.EXCHANGE / H200.clock_hz)
+    clocks = sum((op.exchanges * work.EXCHANGE + op.barriers * work.ARRIVAL)
+                 * math.prod(-(-4096 // launch.slot("S").shape[1] // launch.grid[0].size) for _ in loops)
+                 for op, loops in ops_of(launch.body))
+    assert clocks > 1000
+    without = waits(schedule, lambda op: replace(op, exchanges=0, barriers=0))
+    assert waits(schedule) - without == pytest.approx(clocks / H200.clock_hz)
 
 
 def test_pages_are_asked_for_a_latency_after_their_numbers() -> None:
