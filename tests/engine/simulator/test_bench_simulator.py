@@ -95,9 +95,9 @@ def test_means_are_of_absolute_errors_and_leave_out_what_was_chosen_from() -> No
 
 @pytest.mark.parametrize(("row", "reason"), [
     ({"kernel": "flash_attn_9", "value": 1}, "there is no kernel flash_attn_9"),
-    ({"kernel": "sdpa_efficient", "value": 1}, "nobody published what sdpa_efficient launches"),
-    ({"kernel": "naive", "passes": "backward", "value": 1}, "naive has no backward pass"),
-    ({"kernel": "flash", "params": {"speed": 2}, "value": 1}, "flash has no parameter speed"),
+    ({"kernel": "sdpa_efficient", "value": 1}, "has no schedule that was published"),
+    ({"kernel": "naive", "passes": "backward", "value": 1}, "has no backward pass: choose forward"),
+    ({"kernel": "flash", "params": {"speed": 2}, "value": 1}, "has no parameter 'speed': it has block_m"),
     ({"kernel": "flash", "params": {"block_m": 128, "block_n": 65536}, "value": 1}, "block_n"),
 ])
 def test_what_cannot_be_predicted_says_why_and_counts_nowhere(tmp_path: Path, row: dict[str, Any], reason: str) -> None:
