@@ -11,7 +11,7 @@ from engine.bench.simulator import Entry, Result
 from engine.simulator import spec, work
 
 UNITS: dict[Unit, str] = {"tflops": "TFLOP/s", "us": "µs", "ms": "ms", "gb": "GB", "gb_read": "GB read"}
-CONSTANTS = ("PORT", "UNCOUNTED", "MMA_SHARE", "PRODUCT", "EXPONENTIALS", "ARRIVAL", "EXCHANGE", "BEGIN")
+CONSTANTS = ("PORT", "UNCOUNTED", "MMA_SHARE", "PRODUCT", "EXPONENTIALS", "ARRIVAL", "EXCHANGE", "BEGIN", "PLACED")
 OVERVIEW = ("table", "kernel", "rows", "mean error", "of time", "aim", "worst", "roofline", "of time")
 
 

@@ -31,6 +31,7 @@ MMA_SHARE = 0.63        # of Hopper's peak that a warp's own products reach. Sou
 # and wgmma (Luo 2024, Sun 2022: 25 to 35 clocks an instruction, some 60 till a warpgroup has its accumulators), of shuffles
 # (23 clocks) and of barriers in shared memory (some 40).
 PRODUCT, EXPONENTIALS, ARRIVAL, BEGIN = 64, 150, 40, 700
+PLACED = 1.2  # clocks of a GPU to place a program. Source: docs/performance.md, empty launches of 1,320 and 13,200 programs
 EXCHANGE = 2 * 29  # a store to shared memory, and after a barrier a load. Source: Luo 2024, 29 clocks of shared memory
 
 
@@ -55,12 +56,14 @@ class Work:
 
 
 def work_of(
-    runs: Runs, spec: DeviceSpec, clock_hz: float, residents: int, at_once: int, found: tuple[Touched, ...]
+    runs: Runs, spec: DeviceSpec, clock_hz: float, residents: int, at_once: int, found: tuple[Touched, ...],
+    begun: bool = False,
 ) -> Work:
     """What the programs of a launch ask of an SM.
 
     Args:
         residents: programs that an SM holds at once. at_once: that the GPU does. found: what its ops touch.
+        begun: they have begun when the launch does.
     """
     groups, size = runs.launch.streams, runs.sizes
     each_op = [_seconds(each, runs.launch, spec, clock_hz) for each in runs.ops]
@@ -69,7 +72,7 @@ def work_of(
     for each in runs.ops:
         if each.op.operand:
             moved = moved + each.elements * runs.schedule.operand(each.op.operand).itemsize // each.op.multicast
-    waits = _waits(runs, spec, clock_hz) + _bursts(runs, spec, clock_hz, at_once, found)
+    waits = _waits(runs, spec, clock_hz, begun) + _bursts(runs, spec, clock_hz, at_once, found)
     crowd = np.arange(1, residents + 1).reshape(-1, *[1] * size.ndim)
     times = round_times(_queues(stations) / groups, waits, groups * residents)[groups - 1 :: groups]
     times = np.maximum(times, np.maximum(_supply(runs, spec), crowd * moved / (PORT * clock_hz)))
@@ -134,11 +137,11 @@ def _itemsize(op: TileOp, launch: Launch) -> int:
     return min((slot.itemsize for slot in slots), default=4)
 
 
-def _waits(runs: Runs, spec: DeviceSpec, clock_hz: float) -> Floats:
+def _waits(runs: Runs, spec: DeviceSpec, clock_hz: float, begun: bool) -> Floats:
     """Seconds in which a program waits: to begin, for what it has not asked for ahead, for its own results."""
     launch = runs.launch
     ahead_of_all = launch.resident > 0 and any(c.op.warp_role and c.op.kind == "load" for c in runs.ops)
-    found = np.zeros(runs.sizes.shape) if launch.resident else np.full(runs.sizes.shape, BEGIN / clock_hz)
+    found = np.full(runs.sizes.shape, 0.0 if launch.resident or begun else BEGIN / clock_hz)
     asked = 0  # of loads that follow each other: 1 their tiles, 2 also tiles whose place lies in those
     for counted in runs.ops:
         op, times = counted.op, counted.times

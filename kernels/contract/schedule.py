@@ -122,7 +122,7 @@ class Launch(Struct, frozen=True, kw_only=True):
     How warps share a program's work: `groups` of four warps go through the body each on rows of its own, and so one's softmax
     may run beside another's products; 0: all warps, by fours. `async_products`: a group's softmax also runs beside products of
     its own, which it issued before and waits for after. `wgmma`: products are of warpgroups, from SRAM, at Hopper's full rate;
-    else mma of single warps.
+    else mma of single warps. `dependent`: its programs begin where the launch before leaves room, and wait for its end.
     """
 
     name: str
@@ -140,6 +140,7 @@ class Launch(Struct, frozen=True, kw_only=True):
     async_products: bool = False
     wgmma: bool = False
     repeat: int = 1
+    dependent: bool = False
 
     @property
     def streams(self) -> int:

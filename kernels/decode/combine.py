@@ -114,4 +114,5 @@ def launch(workload: AttentionWorkload, config: Config, count: int) -> Launch:
                    reads=("O",)),
         ),
         sram_bytes=compiled.sram_bytes if compiled else None, registers=compiled.registers if compiled else None,
+        dependent=config.params.get("dependent", 0) > 0,
     )

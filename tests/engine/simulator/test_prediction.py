@@ -155,8 +155,8 @@ def test_what_cannot_be_predicted_is_refused_with_its_reason() -> None:
 
 
 def decoding(kernel: str, **more: Any) -> Schedule:
-    """One program an SM at most, of two tiles of keys or four."""
-    w = AttentionWorkload(batch=1, heads=32, kv_heads=1, seq=1, head_dim=128, dtype="bfloat16", **more)
+    """One query of 32 heads over a cache with one KV head."""
+    w = AttentionWorkload(heads=32, kv_heads=1, seq=1, head_dim=128, dtype="bfloat16", **{"batch": 1} | more)
     spec = catalog()[kernel]
     assert spec.schedule is not None
     return spec.schedule(w, spec.configure(w, specs.device_of(H200)))
@@ -203,3 +203,26 @@ def test_begin_and_end_of_programs_are_not_hidden_behind_the_memory() -> None:
                   for body in (first.body, changed(first.body, slower)))
     assert base.limiter == "HBM"
     assert more.seconds - base.seconds == pytest.approx(50 * work.EXCHANGE / H200.clock_hz, rel=0.2)
+
+
+def test_a_dependent_launch_has_begun_where_the_one_before_leaves_room() -> None:
+    """One program of split_kv an SM leaves half of the registers; two of int8 leave none."""
+    for kernel, room in (("split_kv", True), ("int8", False)):
+        schedule = decoding(kernel, batch=16, seq_kv=32768)
+        first, second = schedule.launches
+        assert second.dependent
+        whole = [predict(replace(schedule, launches=(first, replace(second, dependent=dependent))), H200)
+                 for dependent in (True, False)]
+        programs = second.programs
+        hidden = (work.BEGIN + programs * work.PLACED) / H200.clock_hz if room else 0.0
+        assert whole[1].launches[1].seconds - whole[0].launches[1].seconds == pytest.approx(hidden, rel=0.01, abs=1e-12)
+        assert occupancy.beside(first, -(-first.programs // H200.sms), second, H200) == room
+
+
+def test_programs_are_placed_one_after_the_other() -> None:
+    schedule = decoding("split_kv", seq_kv=4096)
+    second = schedule.launches[1]
+    heads, batch = second.grid
+    alone = [predict(replace(schedule, launches=(replace(second, grid=(heads, replace(batch, size=size))),)), H200).seconds
+             for size in (1, 2)]
+    assert alone[1] - alone[0] >= 0.999 * heads.size * work.PLACED / H200.clock_hz
