@@ -11,6 +11,7 @@ from engine import memory
 from engine.protocol import Configure, KernelPlan, Planned
 from kernels import tuned
 from kernels.contract import Config, Cost, Device, Field, KernelSpec, Workload, fields_of
+from kernels.contract.workload import Pass
 
 Catalog = Mapping[str, KernelSpec]
 TRITON_MULTIPLIES = (8, 0)  # below it `tl.dot` is compiled to plain multiply-adds. Source: the machine code, Triton 3.7
@@ -86,8 +87,9 @@ def form_on(spec: KernelSpec, device: Device) -> KernelSpec:
         schedule=found.schedule)
 
 
-def configured(spec: KernelSpec, workload: Workload, device: Device, params: Mapping[str, int]) -> Config:
-    """The kernel's own configuration with `params` in place of its choices. Raises: PlanError."""
+def check_params(spec: KernelSpec, params: Mapping[str, int], pass_: Pass | None = None) -> None:
+    """Raises: PlanError for a parameter that the kernel does not have (or not in this pass, where one is given), or a value
+    that is none of its choices."""
     known = {param.name: param for param in spec.info.params}
     for name, value in params.items():
         if name not in known:
@@ -95,6 +97,18 @@ def configured(spec: KernelSpec, workload: Workload, device: Device, params: Map
             raise PlanError(f"{spec.info.title} has no parameter {name!r}: {has}")
         if value not in known[name].choices:
             raise PlanError(f"{name} of {spec.info.title} cannot be {value}: choose {_listed(map(str, known[name].choices))}")
+        if pass_ and pass_ not in known[name].passes:
+            raise PlanError(f"{name} of {spec.info.title} means nothing in the {pass_} pass: leave it out")
+
+
+def configured(spec: KernelSpec, workload: Workload, device: Device, params: Mapping[str, int]) -> Config:
+    """The kernel's own configuration with `params` in place of its choices; those of another pass are passed over.
+
+    Raises:
+        PlanError: as `check_params`.
+    """
+    check_params(spec, params)
+    known = {param.name: param for param in spec.info.params}
     params = {name: value for name, value in params.items() if workload.pass_ in known[name].passes}
     config = spec.configure(workload, device)
     if all(config.params.get(name) == value for name, value in params.items()):
@@ -106,12 +120,17 @@ def configured(spec: KernelSpec, workload: Workload, device: Device, params: Map
 
 def reasons(spec: KernelSpec, workload: Workload, config: Config, device: Device) -> list[str]:
     """Why the kernel cannot run this workload here, memory apart: sentences, empty where it can."""
+    return unsupported(spec, workload) or spec.constraints(workload, config, device)
+
+
+def unsupported(spec: KernelSpec, workload: Workload) -> list[str]:
+    """Why the kernel cannot run this workload anywhere."""
     found = []
     if workload.pass_ not in spec.info.passes:
         found.append(f"{spec.info.title} has no {workload.pass_} pass: choose {_listed(spec.info.passes)}, or another kernel")
     if workload.dtype not in spec.info.dtypes:
         found.append(f"{spec.info.title} does not take {workload.dtype}: choose {_listed(spec.info.dtypes)}")
-    return found or spec.constraints(workload, config, device)
+    return found
 
 
 def _plan(spec: KernelSpec, workload: Workload, device: Device, params: Mapping[str, int], free: int) -> KernelPlan:

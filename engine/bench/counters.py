@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from engine.bench import watch
 from engine.bench.cases import Case, Done, Order
@@ -21,6 +22,7 @@ READ, WRITTEN = "dram__bytes_read.sum", "dram__bytes_write.sum"
 SECTORS, HITS = "lts__t_sectors_srcunit_tex.sum", "lts__t_sectors_srcunit_tex_lookup_hit.sum"  # what the SMs asked of the L2
 METRICS = (READ, WRITTEN, SECTORS, HITS)
 SECTOR_BYTES = 32
+L2_BYTES = 60 << 20  # of an H200
 SECONDS = 300.0  # for one row: a start, compiling, and launches that are each played more than once
 
 
@@ -32,11 +34,13 @@ class Counted(Struct, frozen=True):
 
 
 def rows(only: tuple[str, ...] = ()) -> list[Row]:
-    """Four shapes forward, where in the last K and V of one head are more than its share of the L2, and two backward, one of
-    which has a KV head for all; or those of them that `only` names."""
+    """Four shapes forward, where in the last K and V of one head are more than its share of the L2, two backward, one of which
+    has a KV head for all, and three of decoding, K and V of whose KV head are a quarter, all and four times of an H200's
+    L2; or those of them that `only` names."""
     shapes = ((4, 16, 2048, 128, False), (4, 16, 4096, 128, True), (8, 16, 4096, 64, False), (1, 8, 65536, 128, False))
     back = (_row(4, 16, 4096, 128, True, "backward"), _row(4, 16, 4096, 128, True, "backward", kv_heads=1))
-    return named([*(_row(*shape) for shape in shapes), *back], only)
+    decoding = (_decoding(int(part * L2_BYTES)) for part in (0.25, 1, 4))
+    return named([*(_row(*shape) for shape in shapes), *back, *decoding], only)
 
 
 def _row(
@@ -48,8 +52,21 @@ def _row(
     return Row(f"{pass_} B{batch} H{heads}{shared} D{head_dim} {'causal' if causal else 'full'} N{seq}", workload, False)
 
 
+def _decoding(cache_bytes: int) -> Row:
+    """One sequence of eight query heads over a cache of that size, with one KV head of 128 dims in bfloat16."""
+    one = AttentionWorkload(batch=1, heads=8, kv_heads=1, seq=1, seq_kv=1, head_dim=128, causal=False)
+    workload = replace(one, seq_kv=cache_bytes // one.kv_cache_bytes())
+    return Row(f"decode B1 H8:1 D128 N{workload.keys}", workload, False)
+
+
+def suited(workload: Workload, specs: Sequence[KernelSpec]) -> list[KernelSpec]:
+    """Those of `specs` that a row is for: decode kernels where one query reads a cache, else the others."""
+    decoding = isinstance(workload, AttentionWorkload) and workload.seq == 1
+    return [spec for spec in specs if (spec.info.family == "decode") == decoding]
+
+
 def run(chosen: Sequence[Row], specs: Sequence[KernelSpec], device: Device, cache: Cache) -> Iterator[Result]:
-    """Counts row by row.
+    """Counts row by row, of each the kernels of `specs` that it is for; rows without one are passed over.
 
     Raises:
         BadInput: ncu is missing, may not read the counters, or has not counted what was launched.
@@ -57,10 +74,12 @@ def run(chosen: Sequence[Row], specs: Sequence[KernelSpec], device: Device, cach
     path = watch.tool("ncu")
     version = watch.version(path)
     for row in chosen:
-        order = Order(device=device.id, exact=False, cases=tuple(Case(kernel=s.id, workload=row.workload) for s in specs))
+        if not (asked := suited(row.workload, specs)):
+            continue
+        order = Order(device=device.id, exact=False, cases=tuple(Case(kernel=s.id, workload=row.workload) for s in asked))
         done, counted = _counted(path, order, cache)
         kernels = []
-        for spec, answer in zip(specs, done, strict=True):
+        for spec, answer in zip(asked, done, strict=True):
             kernel, counted = _kernel(spec, row.workload, answer, counted)
             kernels.append(kernel)
         yield Result(row=row.id, device=device.name, workload=row.workload, cache=cache, tool=version, kernels=tuple(kernels))

@@ -14,12 +14,13 @@ from msgspec.structs import replace
 from engine.bench import whole_models
 from engine.bench.published import Row, Table, Unit
 from engine.bench.whole_models import Generation
+from engine.planner import PlanError
 from engine.simulator import spec as specs
 from engine.simulator.figures import DeviceSpec
+from engine.simulator.planned import Unpublished, planned
 from engine.simulator.prediction import Prediction, Unpredictable, predict
 from kernels.catalog import catalog
-from kernels.contract import ITEMSIZE, AttentionWorkload, Blueprint, Config, Workload
-from kernels.contract.walk import ops_of
+from kernels.contract import ITEMSIZE, AttentionWorkload, Workload
 
 SPEEDS = ("tflops", "tokens_per_s")
 
@@ -162,38 +163,21 @@ class _Bytes(Struct, frozen=True):
 
 def _one(row: Row, workload: Workload, table: Table, spec: DeviceSpec) -> tuple[Prediction, _Bytes, float]:
     """One pass: the prediction, and of the roofline bytes and seconds. Raises: Unpredictable."""
-    blueprint, config = _planned(row, workload, spec)
-    schedule = blueprint.schedule(workload, config)
-    stored = {op.operand for launch in schedule.launches for op, _ in ops_of(launch.body) if op.kind == "store"}
-    if any(operand.role == "output" and operand.name not in stored for operand in blueprint.operands(workload)):
-        raise Unpredictable(f"what is known of {row.kernel} has no {workload.pass_} pass")
+    if (kernel := catalog().get(row.kernel)) is None:
+        raise Unpredictable(f"there is no kernel {row.kernel}")
+    try:
+        plan = planned(kernel, workload, specs.device_of(spec), row.params)
+    except (PlanError, Unpublished) as error:
+        raise Unpredictable(str(error)) from error
+    if plan.schedule is None:
+        raise Unpredictable(plan.refused)
     clock_hz = spec.clock_hz if table.clock_mhz is None else table.clock_mhz * 1e6
-    prediction = predict(schedule, spec, clock_hz, cold=table.cold)
-    cost = blueprint.cost(workload, config)
+    prediction = predict(plan.schedule, spec, clock_hz, cold=table.cold)
+    cost = plan.blueprint.cost(workload, plan.config)
     moved = _Bytes(cost.hbm_read_bytes, cost.hbm_write_bytes)
     seconds = max(workload.nominal_flops / _peak(workload, spec, clock_hz),
                   (moved.read + moved.written) / spec.bandwidth_bytes_per_s)
     return prediction, moved, seconds
-
-
-def _planned(row: Row, workload: Workload, spec: DeviceSpec) -> tuple[Blueprint, Config]:
-    """Raises: Unpredictable with the reason where there is nothing to predict from."""
-    kernel = catalog().get(row.kernel)
-    if kernel is None:
-        raise Unpredictable(f"there is no kernel {row.kernel}")
-    blueprint = kernel.blueprint
-    if blueprint is None:
-        raise Unpredictable(f"nobody published what {row.kernel} launches")
-    device = specs.device_of(spec)
-    if workload.pass_ not in kernel.info.passes:
-        raise Unpredictable(f"{row.kernel} has no {workload.pass_} pass")
-    config = blueprint.configure(workload, device)
-    if strange := sorted(row.params.keys() - config.params.keys()):
-        raise Unpredictable(f"{row.kernel} has no parameter {strange[0]}")
-    config = replace(config, params=config.params | row.params)
-    if reasons := blueprint.constraints(workload, config, device):
-        raise Unpredictable(reasons[0])
-    return blueprint, config
 
 
 def _peak(workload: Workload, spec: DeviceSpec, clock_hz: float) -> float:

@@ -12,7 +12,7 @@ from engine.simulator import spec, work
 
 UNITS: dict[Unit, str] = {
     "tflops": "TFLOP/s", "us": "µs", "ms": "ms", "gb": "GB", "gb_read": "GB read", "s": "s", "tokens_per_s": "tokens/s"}
-CONSTANTS = ("PORT", "UNCOUNTED", "MMA_SHARE", "PRODUCT", "EXPONENTIALS", "ARRIVAL", "BEGIN")
+CONSTANTS = ("PORT", "UNCOUNTED", "MMA_SHARE", "PRODUCT", "EXPONENTIALS", "ARRIVAL", "EXCHANGE", "BEGIN", "PLACED")
 OVERVIEW = ("table", "kernel", "rows", "mean error", "of time", "aim", "worst", "roofline", "of time")
 
 

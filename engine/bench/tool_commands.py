@@ -31,9 +31,13 @@ def hardware_bytes(
     from engine.bench import hardware_bytes as told
 
     where = _gpu(device, "bench bytes")
-    asked, specs = counters.rows(only), _ours(kernel, "attention")
+    specs = _ours(kernel, "attention", "decode")
+    asked = [row for row in counters.rows(only) if counters.suited(row.workload, specs)]
+    if not asked:
+        raise BadInput("none of these rows is for these kernels: decode kernels have rows of their own, --only decode")
     kept = Record(record, told.Result)
-    if any([one.kernel for one in result.kernels] != [spec.id for spec in specs] for result in kept.results):
+    if any([one.kernel for one in result.kernels] != [spec.id for spec in counters.suited(result.workload, specs)]
+           for result in kept.results):
         raise BadInput(f"{record} has rows of other kernels: name a new file")
     done = {(result.row, result.device, result.cache) for result in kept.results}
     left = [row for row in asked if (row.id, where.name, cache) not in done]

@@ -8,7 +8,7 @@ import click
 from msgspec import Struct
 
 from engine import memory
-from engine.console import as_json, device_of, kernels_of, print_json, print_rich, spec_of
+from engine.console import as_bad_input, as_json, device_of, kernels_of, print_json, print_rich, spec_of
 from engine.options import (
     FIELDS,
     LAYER_FIELDS,
@@ -20,7 +20,7 @@ from engine.options import (
     workload_from,
     workload_options,
 )
-from kernels.contract import Config, Device, KernelSpec, Workload
+from kernels.contract import Device, KernelSpec, Workload
 
 if TYPE_CHECKING:
     from engine.simulator.figures import DeviceSpec
@@ -112,49 +112,38 @@ def predicted(
     kernel: KernelSpec, workload: Workload, spec: DeviceSpec, device: Device, params: dict[str, int], clock_mhz: float | None
 ) -> Result:
     """What is said of one kernel."""
-    from engine.planner import PlanError, configured
+    from engine.simulator.planned import Unpublished, planned
     from engine.simulator.prediction import Unpredictable, predict
     from engine.simulator.validity import doubts
 
     print_as = {"kernel": kernel.id, "device": device.id, "workload": workload, "clock_mhz": clock_mhz or spec.clock_hz / MHZ}
-    blueprint = kernel.blueprint
-    if blueprint is None:
-        return Result(**print_as, config={}, refused=f"{kernel.info.title} has no schedule that was published: "  # type: ignore[arg-type]
-                                                     "it runs, and is not predicted")
     try:
-        config = (configured(kernel, workload, device, params) if kernel.schedule else
-                  blueprint.configure(workload, device))
-    except PlanError as error:
-        raise BadInput(str(error)) from error
-    reasons = _reasons(kernel, workload, config, device)
-    if not reasons:
+        with as_bad_input():
+            plan = planned(kernel, workload, device, params)
+    except Unpublished as error:
+        return Result(**print_as, config={}, refused=str(error))  # type: ignore[arg-type]
+    found, refused = None, plan.refused or _too_large(plan.peak_bytes, device)
+    if not refused and plan.schedule is not None:
         try:
-            found = predict(blueprint.schedule(workload, config), spec, clock_mhz * MHZ if clock_mhz else None)
+            found = predict(plan.schedule, spec, clock_mhz * MHZ if clock_mhz else None)
         except Unpredictable as error:
-            reasons = [str(error)]
-    if reasons:
-        return Result(**print_as, config=config.params, refused="; ".join(reasons))  # type: ignore[arg-type]
+            refused = str(error)
+    if found is None:
+        return Result(**print_as, config=plan.config.params, refused=refused)  # type: ignore[arg-type]
     return Result(
-        **print_as, config=config.params, time_us=found.seconds * 1e6,  # type: ignore[arg-type]
+        **print_as, config=plan.config.params, time_us=found.seconds * 1e6,  # type: ignore[arg-type]
         tflops=workload.nominal_flops / found.seconds / 1e12, dram_read_bytes=round(found.dram_read_bytes),
         dram_write_bytes=round(found.dram_write_bytes), tile_bytes=found.tile_bytes, l2_hit_rate=found.l2_hit_rate,
         limiter=found.limiter, breakdown_us={name: seconds * 1e6 for name, seconds in found.breakdown.items()},
-        peak_memory_bytes=memory.peak_bytes(device, workload, [blueprint.operands(workload)]),
-        doubts=doubts(kernel, workload, spec, found),
+        peak_memory_bytes=plan.peak_bytes, doubts=doubts(kernel, workload, spec, found),
     )
 
 
-def _reasons(kernel: KernelSpec, workload: Workload, config: Config, device: Device) -> list[str]:
-    """Why it cannot be predicted so."""
-    from engine.planner import reasons
-
-    blueprint = kernel.blueprint
-    assert blueprint is not None
-    found = reasons(kernel, workload, config, device) if kernel.schedule else blueprint.constraints(workload, config, device)
-    need, memory_bytes = memory.peak_bytes(device, workload, [blueprint.operands(workload)]), device.memory_bytes or 0
-    if not found and need > memory_bytes:
-        found = [f"it needs {memory.text(need)} and {device.name} has {memory.text(memory_bytes)}: choose a smaller shape"]
-    return found
+def _too_large(need: int, device: Device) -> str:
+    """The sentence where the memory does not hold it."""
+    if need <= (has := device.memory_bytes or 0):
+        return ""
+    return f"it needs {memory.text(need)} and {device.name} has {memory.text(has)}: choose a smaller shape"
 
 
 def table(results: list[Result], spec: DeviceSpec) -> Any:

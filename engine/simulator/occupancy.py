@@ -18,10 +18,21 @@ def sram_bytes(launch: Launch) -> int:
 
 def limits(launch: Launch, spec: DeviceSpec) -> dict[str, int]:
     """Programs that an SM holds by each of its limits, of which the least binds: 0 where a program does not fit."""
+    return {name: has // (need or 1) for name, (need, has) in _needs(launch, spec).items()}
+
+
+def beside(launch: Launch, residents: int, other: Launch, spec: DeviceSpec) -> bool:
+    """Whether an SM that holds so many programs of a launch has room for one of another."""
+    mine, others = _needs(launch, spec), _needs(other, spec)
+    return all(residents * need + others[name][0] <= has for name, (need, has) in mine.items())
+
+
+def _needs(launch: Launch, spec: DeviceSpec) -> dict[str, tuple[int, int]]:
+    """Of each resource what a program takes, and what an SM has."""
     registers = launch.registers if launch.registers is not None else REGISTERS
     of_warp = -(-max(1, registers) * WARP // REGISTER_UNIT) * REGISTER_UNIT
     return {
-        "blocks": spec.blocks_per_sm, "warps": spec.warps_per_sm // launch.warps,
-        "registers": spec.registers_per_sm // of_warp // launch.warps,
-        "shared memory": spec.sram_bytes_per_sm // (sram_bytes(launch) + spec.sram_reserved_bytes or 1),
+        "blocks": (1, spec.blocks_per_sm), "warps": (launch.warps, spec.warps_per_sm),
+        "registers": (of_warp * launch.warps, spec.registers_per_sm),
+        "shared memory": (sram_bytes(launch) + spec.sram_reserved_bytes, spec.sram_bytes_per_sm),
     }

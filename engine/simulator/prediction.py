@@ -61,13 +61,14 @@ class Prediction(Struct, frozen=True, kw_only=True):
 @dataclass(frozen=True)
 class _Ready:
     """A launch before any is timed. `per_sm`: programs that an SM holds, by `limit`. `at_once`: programs that the GPU runs at
-    once, `residents` of them on an SM."""
+    once, `residents` of them on an SM. `begun`: they are placed, and have begun, before the launch before it ends."""
 
     runs: Runs
     per_sm: int
     limit: str
     residents: int
     at_once: int
+    begun: bool
     touched: tuple[traffic.Touched, ...]
 
 
@@ -84,7 +85,9 @@ def predict(
         Unpredictable: a program of a launch is larger than an SM.
     """
     clock = clock_hz or spec.clock_hz
-    ready = [_ready(schedule, launch, spec) for launch in schedule.launches]
+    ready: list[_Ready] = []
+    for launch in schedule.launches:
+        ready.append(_ready(schedule, launch, spec, ready[-1] if ready else None))
     gone = {operand.name for operand in schedule.operands} if cold is True else set(cold or ())
     kept = _footprint(schedule, ready)
     warm = kept.keys() - gone
@@ -105,7 +108,7 @@ def predict(
     )
 
 
-def _ready(schedule: Schedule, launch: Launch, spec: DeviceSpec) -> _Ready:
+def _ready(schedule: Schedule, launch: Launch, spec: DeviceSpec, before: _Ready | None) -> _Ready:
     limits = occupancy.limits(launch, spec)
     limit = min(limits, key=limits.__getitem__)
     if (per_sm := limits[limit]) < 1:
@@ -115,7 +118,9 @@ def _ready(schedule: Schedule, launch: Launch, spec: DeviceSpec) -> _Ready:
     residents = min(per_sm, -(-programs // spec.sms))
     at_once = min(programs, residents * spec.sms)
     runs = runs_of(schedule, launch)
-    return _Ready(runs, per_sm, limit, residents, at_once, traffic.touched(runs, at_once, spec))
+    begun = launch.dependent and before is not None and programs <= at_once and occupancy.beside(
+        before.runs.launch, before.residents, launch, spec)
+    return _Ready(runs, per_sm, limit, residents, at_once, begun, traffic.touched(runs, at_once, spec))
 
 
 def _footprint(schedule: Schedule, ready: list[_Ready]) -> dict[str, float]:
@@ -130,8 +135,9 @@ def _footprint(schedule: Schedule, ready: list[_Ready]) -> dict[str, float]:
 
 def _launched(ready: _Ready, spec: DeviceSpec, clock_hz: float, warm: Collection[str]) -> Launched:
     runs, launch = ready.runs, ready.runs.launch
-    found = work.work_of(runs, spec, clock_hz, ready.residents, ready.at_once, ready.touched)
-    begin = work.BEGIN / clock_hz + spec.memory_latency_s
+    found = work.work_of(runs, spec, clock_hz, ready.residents, ready.at_once, ready.touched, ready.begun)
+    placed = 0.0 if ready.begun else ready.at_once * work.PLACED / clock_hz
+    begin = placed + (0.0 if ready.begun else work.BEGIN / clock_hz) + spec.memory_latency_s
     in_turn = launch.resident > 0 and not launch.dynamic
     before = 0 if in_turn else placing.full(launch.programs, ready.residents * spec.sms)
     order = np.arange(before, launch.programs, dtype=np.int64)
@@ -140,12 +146,12 @@ def _launched(ready: _Ready, spec: DeviceSpec, clock_hz: float, warm: Collection
         times = placing.dealt(times, ready.at_once)
     all_sms = ready.residents * spec.sms * work.PICO
     filled, busy = found.times[-1].upto(before) / all_sms, found.times[-1].total / all_sms
-    end = filled + placing.makespan(times, spec.sms) + (begin if launch.resident else 0.0)  # residents begin once
+    end = filled + placing.makespan(times, spec.sms) + (begin if launch.resident else placed)  # residents begin once
     read = sum(each.read_again + each.read * (each.operand not in warm) for each in ready.touched)
     written = sum(each.written_again + each.written * (each.operand not in warm) for each in ready.touched)
     l2 = found.moved.total / (spec.l2_bytes_per_clock * spec.max_clock_hz)  # whose clock is its own
     hbm = traffic.seconds(read, written, spec)
-    ramp = begin + spec.l2_latency_s
+    ramp = begin + spec.l2_latency_s + found.alone
     depth = ready.residents * max(1, sum(each.op.ahead + 1 for each in runs.ops if each.op.ahead))
     paces = np.array([max(0.0, end - ramp), l2, hbm])
     seconds = ramp + float(round_times(paces, np.zeros(()), depth)[-1]) / depth

@@ -31,6 +31,8 @@ MMA_SHARE = 0.63        # of Hopper's peak that a warp's own products reach. Sou
 # and wgmma (Luo 2024, Sun 2022: 25 to 35 clocks an instruction, some 60 till a warpgroup has its accumulators), of shuffles
 # (23 clocks) and of barriers in shared memory (some 40).
 PRODUCT, EXPONENTIALS, ARRIVAL, BEGIN = 64, 150, 40, 700
+PLACED = 1.2  # clocks of a GPU to place a program. Source: docs/performance.md, empty launches of 1,320 and 13,200 programs
+EXCHANGE = 2 * 29  # a store to shared memory, and after a barrier a load. Source: Luo 2024, 29 clocks of shared memory
 
 
 @dataclass(frozen=True)
@@ -42,41 +44,73 @@ class Work:
         moved: bytes of each between L2 and SM.
         seconds: of each unit, over all programs: an SM's, by STATIONS.
         waits: seconds of waiting, over all programs.
+        alone: seconds that programs which begin and end together compute while nothing streams: before they ask for their
+            first tile and after the last one came.
     """
 
     times: tuple[Series, ...]
     moved: Series
     seconds: dict[str, float]
     waits: float
+    alone: float
 
 
 def work_of(
-    runs: Runs, spec: DeviceSpec, clock_hz: float, residents: int, at_once: int, found: tuple[Touched, ...]
+    runs: Runs, spec: DeviceSpec, clock_hz: float, residents: int, at_once: int, found: tuple[Touched, ...],
+    begun: bool = False,
 ) -> Work:
     """What the programs of a launch ask of an SM.
 
     Args:
         residents: programs that an SM holds at once. at_once: that the GPU does. found: what its ops touch.
+        begun: they have begun when the launch does.
     """
     groups, size = runs.launch.streams, runs.sizes
-    stations = sum((_seconds(each, runs.launch, spec, clock_hz) for each in runs.ops),
-                   np.zeros((len(STATIONS), *size.shape)))
+    each_op = [_seconds(each, runs.launch, spec, clock_hz) for each in runs.ops]
+    stations = sum(each_op, np.zeros((len(STATIONS), *size.shape)))
     moved: Ints = np.zeros_like(size)
     for each in runs.ops:
         if each.op.operand:
             moved = moved + each.elements * runs.schedule.operand(each.op.operand).itemsize // each.op.multicast
-    waits = _waits(runs, spec, clock_hz) + _bursts(runs, spec, clock_hz, at_once, found)
+    waits = _waits(runs, spec, clock_hz, begun) + _bursts(runs, spec, clock_hz, at_once, found)
     crowd = np.arange(1, residents + 1).reshape(-1, *[1] * size.ndim)
-    matrix, exponential, vector, sram = stations
-    queues = np.stack([np.maximum(matrix, sram), exponential, vector])  # the next operands come while these are multiplied
-    times = round_times(queues / groups, waits, groups * residents)[groups - 1 :: groups]
+    times = round_times(_queues(stations) / groups, waits, groups * residents)[groups - 1 :: groups]
     times = np.maximum(times, np.maximum(_supply(runs, spec), crowd * moved / (PORT * clock_hz)))
     return Work(
         times=tuple(runs.series(np.maximum(1, np.rint(each * PICO)).astype(np.int64)) for each in times),
         moved=runs.series(moved),
         seconds={name: float((each * size).sum()) for name, each in zip(STATIONS, stations, strict=True)},
         waits=float((waits * size).sum()),
+        alone=_alone(runs, each_op, clock_hz, residents),
     )
+
+
+def _queues(stations: Floats) -> Floats:
+    """What programs queue for: the next operands come while these are multiplied."""
+    matrix, exponential, vector, sram = stations
+    return np.stack([np.maximum(matrix, sram), exponential, vector])
+
+
+def _alone(runs: Runs, each_op: list[Floats], clock_hz: float, residents: int) -> float:
+    """Of a launch that asks for tiles ahead: what lies outside of its loops, and its last tile."""
+    if runs.launch.resident or not any(each.op.ahead for each in runs.ops):
+        return 0.0
+    stations, waits = np.zeros((len(STATIONS), *runs.sizes.shape)), np.zeros(runs.sizes.shape)
+    for counted, each in zip(runs.ops, each_op, strict=True):
+        part = 1 / np.maximum(counted.times, 1) if counted.loops else 1.0
+        stations = stations + each * part
+        waits = waits + (_own_results(counted, runs.launch) / clock_hz * part if counted.op.kind == "compute" else 0.0)
+    groups = runs.launch.streams
+    last = round_times(_queues(stations) / groups, waits, groups * residents)[-1]
+    return float((last * runs.sizes).sum() / runs.sizes.sum())
+
+
+def _own_results(counted: Counted, launch: Launch) -> Floats:
+    """Clocks that a program waits for results of an op that computes."""
+    op, waits = counted.op, EXCHANGE * counted.op.exchanges + ARRIVAL * counted.op.barriers
+    if not launch.async_products:
+        waits += PRODUCT * (op.matrix_flops > 0) + EXPONENTIALS * (op.exps > 0)
+    return np.asarray(counted.times * float(waits))
 
 
 def _seconds(counted: Counted, launch: Launch, spec: DeviceSpec, clock_hz: float) -> Floats:
@@ -103,26 +137,26 @@ def _itemsize(op: TileOp, launch: Launch) -> int:
     return min((slot.itemsize for slot in slots), default=4)
 
 
-def _waits(runs: Runs, spec: DeviceSpec, clock_hz: float) -> Floats:
+def _waits(runs: Runs, spec: DeviceSpec, clock_hz: float, begun: bool) -> Floats:
     """Seconds in which a program waits: to begin, for what it has not asked for ahead, for its own results."""
     launch = runs.launch
     ahead_of_all = launch.resident > 0 and any(c.op.warp_role and c.op.kind == "load" for c in runs.ops)
-    found = np.zeros(runs.sizes.shape) if launch.resident else np.full(runs.sizes.shape, BEGIN / clock_hz)
-    asked = False
+    found = np.full(runs.sizes.shape, 0.0 if launch.resident or begun else BEGIN / clock_hz)
+    asked = 0  # of loads that follow each other: 1 their tiles, 2 also tiles whose place lies in those
     for counted in runs.ops:
         op, times = counted.op, counted.times
         if op.kind == "load":
             if op.ahead:
                 found += 0 if asked else times * ARRIVAL / clock_hz
-            if not asked and not op.early and not (ahead_of_all and op.ahead):
+            if asked < (depth := 2 if op.reads else 1) and not op.early and not (ahead_of_all and op.ahead):
                 found += (np.minimum(times, 1) if op.ahead else times) * spec.memory_latency_s
-            asked = True
+            asked = max(asked, depth)
             continue
-        asked = False
+        asked = 0
         if op.kind == "store":
             found += 0 if ahead_of_all else times * spec.l2_latency_s
-        elif not launch.async_products:
-            found += times * (PRODUCT * (op.matrix_flops > 0) + EXPONENTIALS * (op.exps > 0)) / clock_hz
+        else:
+            found += _own_results(counted, launch) / clock_hz
     return found
 
 

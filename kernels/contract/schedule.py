@@ -67,6 +67,8 @@ class TileOp(Struct, frozen=True, kw_only=True, tag="op", omit_defaults=True):
     in its one slot has been used, and so runs beside what the program does until then. `multicast`: programs, neighbours in
     launch order, that one read of the L2 serves; each of them counts the tile as loaded. `moved_bytes`: what a compute op
     moves between SRAM and registers or matrix units, where it is known how its warps share the tiles: 0 where it is not.
+    `barriers`: those that all warps of the program pass; `exchanges`: how often they hand numbers on through shared memory, by
+    a store and a load on both sides of a barrier. A load that reads a slot finds in it where its tile lies.
     """
 
     kind: Literal["load", "compute", "store"]
@@ -83,6 +85,8 @@ class TileOp(Struct, frozen=True, kw_only=True, tag="op", omit_defaults=True):
     vector_flops: int = 0
     exps: int = 0
     moved_bytes: int = 0
+    barriers: int = 0
+    exchanges: int = 0
     ahead: int = 0
     early: bool = False
     multicast: int = 1
@@ -118,7 +122,7 @@ class Launch(Struct, frozen=True, kw_only=True):
     How warps share a program's work: `groups` of four warps go through the body each on rows of its own, and so one's softmax
     may run beside another's products; 0: all warps, by fours. `async_products`: a group's softmax also runs beside products of
     its own, which it issued before and waits for after. `wgmma`: products are of warpgroups, from SRAM, at Hopper's full rate;
-    else mma of single warps.
+    else mma of single warps. `dependent`: its programs begin where the launch before leaves room, and wait for its end.
     """
 
     name: str
@@ -136,6 +140,7 @@ class Launch(Struct, frozen=True, kw_only=True):
     async_products: bool = False
     wgmma: bool = False
     repeat: int = 1
+    dependent: bool = False
 
     @property
     def streams(self) -> int:

@@ -29,7 +29,7 @@ def configure(workload: AttentionWorkload, device: Device) -> Config:
 
 def cost(workload: AttentionWorkload, config: Config) -> Cost:
     """Closed form."""
-    return shares.cost(workload, config, 1, 1, split_kv.cache_bytes(workload))
+    return shares.cost(workload, 1, 1, split_kv.cache_bytes(workload), shares.steps(workload, config, 1))
 
 
 def schedule(workload: AttentionWorkload, config: Config) -> Schedule:

@@ -216,7 +216,8 @@ def cost(workload: AttentionWorkload, config: Config) -> Cost:
     """Closed form; each tile of query heads reads the table too."""
     w, heads, count = workload, shares.packed(workload), shares.splits(workload, config)
     size = w.kv_cache_bytes() // 2
-    found = shares.cost(w, config, heads, count, {"K_pages": size, "V_pages": size})
+    found = shares.cost(w, heads, count, {"K_pages": size, "V_pages": size},
+                        shares.steps(w, config, heads, paged=True))
     table = 4 * w.batch * cdiv(w.keys, PAGE)
     return replace(found, hbm=found.hbm | {"table": Traffic(table, 0)},
                    tile=found.tile | {"table": Traffic(table * (w.heads // heads), 0)})
@@ -234,16 +235,18 @@ def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
         left = (var("j") * -config["block_n"] + (w.keys - i * PAGE)).clip(0, PAGE)
         return TileOp(
             kind="load", title=f"load a page of {kind}", operand=f"{kind}_pages", at=(page, const(0), kv_head, const(0)),
-            tile=(1, PAGE, 1, bd), limits=(None, left, None, None), writes=(names[kind][i],), ahead=ring - 1)
+            tile=(1, PAGE, 1, bd), limits=(None, left, None, None), reads=("pages",), writes=(names[kind][i],),
+            ahead=ring - 1)
 
     table = TileOp(kind="load", title="load page numbers", operand="table", at=(var("b"), var("j") * many), tile=(1, many),
                    writes=("pages",), ahead=ring - 1)
     rings = (Slot(name="pages", shape=(many,), itemsize=4, copies=ring, place="registers", operand="table"),
              *(Slot(name=name, shape=(PAGE, bd), itemsize=w.itemsize, copies=ring, operand=f"{kind}_pages")
                for kind in "KV" for name in names[kind]))
+    steps = shares.steps(w, config, heads, paged=True)
     body = (table, *(load(kind, i) for kind in "KV" for i in range(many)),
-            *split_kv.tile_ops(w, config, heads, ("Q", *names["K"]), ("O", "P", *names["V"]), "page_scores", "page_pv"))
-    first = split_kv.share_launch("paged", "a split of the pages", w, config, heads, count, rings, body)
+            *split_kv.tile_ops(w, steps, ("Q", *names["K"]), ("O", "P", *names["V"]), "page_scores", "page_pv"))
+    first = split_kv.share_launch("paged", "a split of the pages", w, config, heads, count, rings, body, steps)
     return Schedule(kernel="paged", operands=(*operands(w), *row_walk.unwritten(w)),
                     launches=(first, combine.launch(w, config, count)) if count > 1 else (first,))
 

@@ -13,6 +13,7 @@ Source: Dao et al., Flash-Decoding (2023); the float16 of int8: Kim et al., Who 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ from kernels.contract import (
 from kernels.decode import combine, shares, split_kv
 from kernels.decode.eight_bits import CODES, Code, quantised
 from kernels.decode.quantized_share import share
+from kernels.decode.steps import Steps
 from kernels.jit import LOG2E, POINTER, describable, descriptor, next_power_of_2, require_triton
 
 if TYPE_CHECKING:
@@ -191,14 +193,20 @@ def constraints(code: Code, workload: AttentionWorkload, config: Config, device:
 def cost(code: Code, workload: AttentionWorkload, config: Config) -> Cost:
     """Closed form."""
     cache = {operand.name: operand.bytes for operand in cache_operands(code, workload)}
-    return shares.cost(workload, config, shares.packed(workload), shares.splits(workload, config), cache, _block_d(workload))
+    return shares.cost(workload, shares.packed(workload), shares.splits(workload, config), cache,
+                       _steps(code, workload, config))
+
+
+def _steps(code: Code, workload: AttentionWorkload, config: Config) -> Steps:
+    """Tiles in 8 bits, unpacked to float16; Q by its maxima."""
+    return replace(shares.steps(workload, config, shares.packed(workload)), width=_block_d(workload), stored=1, code=code)
 
 
 def schedule(code: Code, workload: AttentionWorkload, config: Config) -> Schedule:
     """Two launches, or one where one split is enough; K8 and V8 tiles and their scales arrive ahead in rings."""
     w, bn, bd, heads = workload, config["block_n"], _block_d(workload), shares.packed(workload)
     count, ring = shares.splits(w, config), shares.ring(config)
-    at, ahead = (var("b"), (var("t") * heads) // w.group, var("j") * bn), ring - 1
+    at, ahead, steps = (var("b"), (var("t") * heads) // w.group, var("j") * bn), ring - 1, _steps(code, w, config)
 
     def loads(small: str, scale: str) -> tuple[TileOp, TileOp]:
         return (
@@ -213,9 +221,9 @@ def schedule(code: Code, workload: AttentionWorkload, config: Config) -> Schedul
           for name in ("k_scale", "v_scale")),
     )
     body = (*loads("K8", "k_scale"), *loads("V8", "v_scale"),
-            *split_kv.tile_ops(w, config, heads, ("Q", "K8", "k_scale"), ("O", "P", "V8", "v_scale"), "scaled_scores",
-                               "accumulate_scaled_pv", bd))
-    first = split_kv.share_launch(code, "a split of the 8-bit cache", w, config, heads, count, rings, body, bd)
+            *split_kv.tile_ops(w, steps, ("Q", "K8", "k_scale"), ("O", "P", "V8", "v_scale"), "scaled_scores",
+                               "accumulate_scaled_pv"))
+    first = split_kv.share_launch(code, "a split of the 8-bit cache", w, config, heads, count, rings, body, steps)
     return Schedule(kernel=code, operands=(*operands(code, w), *row_walk.unwritten(w)),
                     launches=(first, combine.launch(w, config, count)) if count > 1 else (first,))
 

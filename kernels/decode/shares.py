@@ -10,8 +10,9 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from kernels import tuned
-from kernels.attention import reference, row_walk
+from kernels.attention import reference
 from kernels.contract import AttentionWorkload, Config, Cost, Device, Expr, Operand, Param, Slot, Traffic, var
+from kernels.decode.steps import Steps
 from kernels.jit import block_d, cdiv, next_power_of_2
 
 LEAST_ROWS = 16        # query heads of a tile, as the matrix units take them
@@ -118,19 +119,27 @@ def scratch(workload: AttentionWorkload) -> tuple[Operand, ...]:
     )
 
 
-def cost(workload: AttentionWorkload, config: Config, heads: int, count: int, cache: dict[str, int], block: int = 0) -> Cost:
+def steps(workload: AttentionWorkload, config: Config, heads: int, *, paged: bool = False) -> Steps:
+    """What a walk by `heads` query heads a program does on tiles of numbers as the workload has them."""
+    w = workload
+    return Steps(rows=rows(heads), keys=config["block_n"], width=block_d(w.head_dim), teams=teams(w, config, heads),
+                 warps=config["warps"], itemsize=w.itemsize, stored=w.itemsize, paged=paged)
+
+
+def cost(workload: AttentionWorkload, heads: int, count: int, cache: dict[str, int], steps: Steps) -> Cost:
     """Closed form of a walk over all tiles of K and V by every tile of query heads, in `count` splits.
 
     Args:
         heads: query heads of a program.
         cache: bytes of each operand of the cache.
-        block: columns of a tile, where they are not those of every kernel.
+        steps: of a program.
     """
-    w, bn, bd, r = workload, config["block_n"], block or block_d(workload.head_dim), rows(heads)
+    w, bn, bd, r = workload, steps.keys, steps.width, steps.rows
     owners, queries = w.batch * w.heads // heads, w.batch * w.heads * w.head_dim * w.itemsize
     tiles = owners * cdiv(w.keys, bn)
-    vector_flops = tiles * row_walk.vector_flops(r, bn, bd) + owners * count * r * bd
-    exps = tiles * (r * bn + r)
+    vector_flops = tiles * (steps.softmax_flops + 2 * steps.tile_flops)
+    vector_flops += owners * count * (steps.start_flops + steps.end_flops)
+    exps = tiles * (r * bn + steps.teams * r)
     hbm = {"Q": Traffic(queries, 0), **{name: Traffic(size, 0) for name, size in cache.items()}, "O": Traffic(0, queries)}
     tile = hbm | {"Q": Traffic(queries * count, 0)} | {
         name: Traffic(size * (w.group // heads), 0) for name, size in cache.items()}

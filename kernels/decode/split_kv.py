@@ -37,6 +37,7 @@ from kernels.contract import (
     var,
 )
 from kernels.decode import combine, shares
+from kernels.decode.steps import Steps
 from kernels.decode.walk import (
     attend,
     dims_of_tile,
@@ -230,7 +231,9 @@ def cache_bytes(workload: AttentionWorkload) -> dict[str, int]:
 
 def cost(workload: AttentionWorkload, config: Config) -> Cost:
     """Closed form."""
-    return shares.cost(workload, config, shares.packed(workload), shares.splits(workload, config), cache_bytes(workload))
+    heads = shares.packed(workload)
+    return shares.cost(workload, heads, shares.splits(workload, config), cache_bytes(workload),
+                       shares.steps(workload, config, heads))
 
 
 def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
@@ -246,34 +249,37 @@ def schedule_of(name: str, title: str, workload: AttentionWorkload, config: Conf
     ahead = shares.ring(config) - 1
     loads = tuple(TileOp(kind="load", title=f"load {x}", operand=x, at=at, tile=tile, writes=(x,), ahead=ahead) for x in "KV")
     rings = tuple(Slot(name=x, shape=(bn, bd), itemsize=w.itemsize, copies=shares.ring(config), operand=x) for x in "KV")
-    body = (*loads, *tile_ops(w, config, heads, ("Q", "K"), ("O", "P", "V")))
-    first = share_launch(name, title, w, config, heads, count, rings, body)
+    steps = shares.steps(w, config, heads)
+    body = (*loads, *tile_ops(w, steps, ("Q", "K"), ("O", "P", "V")))
+    first = share_launch(name, title, w, config, heads, count, rings, body, steps)
     return Schedule(kernel=name, operands=(*shares.operands(w), *row_walk.unwritten(w)),
                     launches=(first, combine.launch(w, config, count)) if count > 1 else (first,))
 
 
 def tile_ops(
-    workload: AttentionWorkload, config: Config, heads: int, scored: tuple[str, ...], summed: tuple[str, ...],
-    scores: str = "scores", accumulate: str = "accumulate_pv", block: int = 0,
+    workload: AttentionWorkload, steps: Steps, scored: tuple[str, ...], summed: tuple[str, ...], scores: str = "scores",
+    accumulate: str = "accumulate_pv",
 ) -> tuple[TileOp, ...]:
     """One step on the tile j of keys. `scored`, `summed`: the slots that the products read, with those functions."""
-    r, bn, bd = shares.rows(heads), config["block_n"], block or block_d(workload.head_dim)
+    r, bn, bd = steps.rows, steps.keys, steps.width
     args: dict[str, Expr | float] = {"scale": workload.head_dim**-0.5}
     return (
         TileOp(kind="compute", title="S = Q Kᵗ / √D", fn=scores, reads=scored, writes=("S",), args=args,
-               matrix_flops=2 * r * bn * bd),
+               matrix_flops=2 * r * bn * bd, vector_flops=steps.tile_flops, moved_bytes=steps.product_bytes(bd)),
         TileOp(kind="compute", title="online softmax: P, m, l; O rescaled", fn="online_softmax", reads=("S", "m", "l", "O"),
-               writes=("P", "m", "l", "O"), vector_flops=row_walk.vector_flops(r, bn, bd), exps=r * bn + r),
-        TileOp(kind="compute", title="O += P V", fn=accumulate, reads=summed, writes=("O",), matrix_flops=2 * r * bn * bd),
+               writes=("P", "m", "l", "O"), vector_flops=steps.softmax_flops, exps=r * bn + steps.teams * r,
+               exchanges=steps.softmax_exchanges, barriers=steps.softmax_barriers),
+        TileOp(kind="compute", title="O += P V", fn=accumulate, reads=summed, writes=("O",), matrix_flops=2 * r * bn * bd,
+               vector_flops=steps.tile_flops, moved_bytes=steps.product_bytes(bn), barriers=steps.ring_barriers),
     )
 
 
 def share_launch(
     name: str, title: str, workload: AttentionWorkload, config: Config, heads: int, count: int, rings: tuple[Slot, ...],
-    body: tuple[TileOp, ...], block: int = 0,
+    body: tuple[TileOp, ...], steps: Steps,
 ) -> Launch:
     """The first launch: `body` for each tile j of a split, between Q and what is written of O."""
-    w, r, bd, compiled = workload, shares.rows(heads), block or block_d(workload.head_dim), config.resources.get(name)
+    w, r, bd, compiled = workload, steps.rows, steps.width, config.resources.get(name)
     queries, own = (var("b"), var("t") * heads, const(0), const(0)), (1, heads, 1, bd)
     first, last = shares.bounds(w, config, count)
     ends: tuple[TileOp, ...] = (TileOp(kind="store", title="store O", operand="O", at=queries, tile=own, reads=("O",)),)
@@ -289,9 +295,11 @@ def share_launch(
         slots=(*rings, *shares.slots(w, config, heads, bd)),
         body=(
             TileOp(kind="load", title="load Q", operand="Q", at=queries, tile=own, writes=("Q",)),
-            TileOp(kind="compute", title="m = -∞, l = 0, O = 0", fn="start", reads=("Q",), writes=("Q", "m", "l", "O")),
+            TileOp(kind="compute", title="m = -∞, l = 0, O = 0", fn="start", reads=("Q",), writes=("Q", "m", "l", "O"),
+                   vector_flops=steps.start_flops, exchanges=steps.start_exchanges, barriers=steps.start_barriers),
             Loop(var="j", first=first, last=last, body=body),
-            TileOp(kind="compute", title="O = O / l", fn="finish", reads=("O", "l"), writes=("O",), vector_flops=r * bd),
+            TileOp(kind="compute", title="O = O / l", fn="finish", reads=("O", "l"), writes=("O",),
+                   vector_flops=steps.end_flops, exchanges=steps.end_exchanges, barriers=steps.end_barriers),
             *ends,
         ),
         sram_bytes=compiled.sram_bytes if compiled else None, registers=compiled.registers if compiled else None,

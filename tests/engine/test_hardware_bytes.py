@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
+from engine import planner
 from engine.__main__ import main
 from engine.bench import counters, tool_commands, watch
 from engine.bench.cases import Done, Order
@@ -21,6 +24,7 @@ from engine.bench.grid import Row
 from engine.bench.hardware_bytes import Result, brief, table
 from engine.options import BadInput
 from engine.results import Check
+from engine.simulator import spec
 from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload, KernelSpec
 from kernels.contract.walk import totals
@@ -188,9 +192,29 @@ def test_a_child_that_ends_early_is_told_with_its_last_words(monkeypatch: pytest
         list(counters.run([TINY_ROW], [NAIVE, FLASH], CPU, "all"))
 
 
-def test_the_shapes_are_six_and_found_by_their_words() -> None:
-    assert [row.workload.pass_ for row in counters.rows()] == ["forward"] * 4 + ["backward"] * 2
+def test_the_shapes_are_nine_and_found_by_their_words() -> None:
+    assert [row.id.split()[0] for row in counters.rows()] == ["forward"] * 4 + ["backward"] * 2 + ["decode"] * 3
     assert [row.id for row in counters.rows(("D128 N65536",))] == ["forward B1 H8 D128 full N65536"]
+
+
+def test_caches_are_a_quarter_all_and_four_times_of_the_l2_and_every_decode_kernel_plans_them() -> None:
+    rows = counters.rows(("decode",))
+    l2_bytes = spec.resolve("h200-sxm").l2_bytes
+    assert [row.workload.kv_cache_bytes() / l2_bytes for row in rows] == [0.25, 1, 4]
+    assert {row.workload.kv_heads for row in rows} == {1}
+    kernels = counters.suited(rows[0].workload, list(catalog().values()))
+    assert {"dense", "split_kv", "paged", "int8", "fp8"} == {kernel.id for kernel in kernels}
+    for kernel, row in product(kernels, rows):
+        assert not planner.reasons(kernel, row.workload, kernel.configure(row.workload, H200), H200)
+
+
+def test_a_row_is_counted_for_the_kernels_that_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = printed(("_flash_forward", metrics("3,000", "1,000")))
+    commands = watched(monkeypatch, log, (ran(FLASH),))
+    decoding = Row("decode tiny", replace(TINY, seq=1, seq_kv=64), False)
+    found, = counters.run([decoding, TINY_ROW], [FLASH], CPU, "all")
+    assert (found.row, [one.kernel for one in found.kernels]) == (TINY_ROW.id, ["flash"])
+    assert len(commands) == 1
 
 
 def test_the_child_launches_under_the_tool_and_the_command_keeps_what_was_counted(
@@ -221,6 +245,7 @@ def test_bad_input_is_one_sentence(arguments: tuple[str, ...], said: str) -> Non
 
 @pytest.mark.parametrize(("arguments", "said"), [
     (("--only", "D127"), "no row holds 'D127'"), (("--kernel", "sdpa_math"), "the launches of sdpa_math are a library's own"),
+    (("--kernel", "flash", "--only", "decode"), "none of these rows is for these kernels"),
     (("--kernel", "flush"), "there is no kernel 'flush'"), ((), "ncu is not here: install Nsight Compute"),
 ])
 def test_bad_input_on_a_gpu_too(arguments: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

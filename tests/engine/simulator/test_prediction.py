@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from engine.simulator import occupancy
+from engine.simulator import occupancy, work
 from engine.simulator import spec as specs
 from engine.simulator.figures import DeviceSpec
 from engine.simulator.prediction import Prediction, Unpredictable, predict
 from kernels.catalog import catalog
-from kernels.contract import AttentionWorkload, Config, KernelSpec
+from kernels.contract import AttentionWorkload, Config, KernelSpec, Loop, Schedule, TileOp
+from kernels.contract.walk import ops_of
 
 SPECS = {spec.id: spec for spec in specs.load()}
 MET = 1.04
@@ -157,3 +160,80 @@ def test_the_l2_holds_nothing_of_the_operands_that_are_named() -> None:
     assert read[0] == 0
     assert read[1:3] == [cache, 2 * cache]
     assert read[3] > read[2]
+
+
+# --- what programs wait for -----------------------------------------------------------------------------------------
+
+
+def decoding(kernel: str, **more: Any) -> Schedule:
+    """One query of 32 heads over a cache with one KV head."""
+    w = AttentionWorkload(heads=32, kv_heads=1, seq=1, head_dim=128, dtype="bfloat16", **{"batch": 1} | more)
+    spec = catalog()[kernel]
+    assert spec.schedule is not None
+    return spec.schedule(w, spec.configure(w, specs.device_of(H200)))
+
+
+def changed(body: tuple[TileOp | Loop, ...], change: Callable[[TileOp], TileOp]) -> tuple[TileOp | Loop, ...]:
+    return tuple(replace(item, body=changed(item.body, change)) if isinstance(item, Loop) else change(item) for item in body)
+
+
+def waits(schedule: Schedule, change: Callable[[TileOp], TileOp] = lambda op: op) -> float:
+    """Seconds of the first launch's waits, by program."""
+    first = replace(schedule.launches[0], body=changed(schedule.launches[0].body, change))
+    found = predict(replace(schedule, launches=(first,)), H200).launches[0]
+    return found.breakdown["waits"] * H200.sms / first.programs * min(found.per_sm, -(-first.programs // H200.sms))
+
+
+@pytest.mark.parametrize("kernel", ["split_kv", "paged", "int8", "fp8"])
+def test_a_program_waits_for_each_number_that_its_warps_hand_on(kernel: str) -> None:
+    schedule = decoding(kernel, seq_kv=4096)
+    launch = schedule.launches[0]
+    clocks = sum((op.exchanges * work.EXCHANGE + op.barriers * work.ARRIVAL)
+                 * math.prod(-(-4096 // launch.slot("S").shape[1] // launch.grid[0].size) for _ in loops)
+                 for op, loops in ops_of(launch.body))
+    assert clocks > 1000
+    without = waits(schedule, lambda op: replace(op, exchanges=0, barriers=0))
+    assert waits(schedule) - without == pytest.approx(clocks / H200.clock_hz)
+
+
+def test_pages_are_asked_for_a_latency_after_their_numbers() -> None:
+    schedule = decoding("paged", seq_kv=4096)
+    together = waits(schedule, lambda op: replace(op, reads=()) if op.kind == "load" else op)
+    assert waits(schedule) - together == pytest.approx(H200.memory_latency_s)
+
+
+def test_begin_and_end_of_programs_are_not_hidden_behind_the_memory() -> None:
+    """Where HBM takes longest, what all programs do before their first tile adds to it whole."""
+    schedule = decoding("int8", seq_kv=1 << 20)
+    first = schedule.launches[0]
+
+    def slower(op: TileOp) -> TileOp:
+        return replace(op, exchanges=op.exchanges + 50) if op.fn == "start" else op
+
+    base, more = (predict(replace(schedule, launches=(replace(first, body=body),)), H200)
+                  for body in (first.body, changed(first.body, slower)))
+    assert base.limiter == "HBM"
+    assert more.seconds - base.seconds == pytest.approx(50 * work.EXCHANGE / H200.clock_hz, rel=0.2)
+
+
+def test_a_dependent_launch_has_begun_where_the_one_before_leaves_room() -> None:
+    """One program of split_kv an SM leaves half of the registers; two of int8 leave none."""
+    for kernel, room in (("split_kv", True), ("int8", False)):
+        schedule = decoding(kernel, batch=16, seq_kv=32768)
+        first, second = schedule.launches
+        assert second.dependent
+        whole = [predict(replace(schedule, launches=(first, replace(second, dependent=dependent))), H200)
+                 for dependent in (True, False)]
+        programs = second.programs
+        hidden = (work.BEGIN + programs * work.PLACED) / H200.clock_hz if room else 0.0
+        assert whole[1].launches[1].seconds - whole[0].launches[1].seconds == pytest.approx(hidden, rel=0.01, abs=1e-12)
+        assert occupancy.beside(first, -(-first.programs // H200.sms), second, H200) == room
+
+
+def test_programs_are_placed_one_after_the_other() -> None:
+    schedule = decoding("split_kv", seq_kv=4096)
+    second = schedule.launches[1]
+    heads, batch = second.grid
+    alone = [predict(replace(schedule, launches=(replace(second, grid=(heads, replace(batch, size=size))),)), H200).seconds
+             for size in (1, 2)]
+    assert alone[1] - alone[0] >= 0.999 * heads.size * work.PLACED / H200.clock_hz
