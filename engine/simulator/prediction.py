@@ -11,7 +11,7 @@ from engine.simulator import occupancy, placing, traffic, work
 from engine.simulator.figures import DeviceSpec
 from engine.simulator.sharing import round_times
 from kernels.contract import Launch, Schedule
-from kernels.contract.series import Runs, runs_of
+from kernels.contract.series import Runs, Series, runs_of
 
 
 class Unpredictable(ValueError):
@@ -58,7 +58,7 @@ class Prediction(Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class _Ready:
+class Ready:
     """A launch before any is timed. `per_sm`: programs that an SM holds, by `limit`. `at_once`: programs that the GPU runs at
     once, `residents` of them on an SM."""
 
@@ -68,6 +68,34 @@ class _Ready:
     residents: int
     at_once: int
     touched: tuple[traffic.Touched, ...]
+
+    @property
+    def together(self) -> float:
+        """Programs that begin together, on average: all waves are taken to be alike, so that more SMs ask for no more."""
+        count = self.runs.launch.programs
+        return count / -(-count // self.at_once)
+
+
+@dataclass(frozen=True)
+class Played:
+    """A launch that was timed, and where its programs run: what a timeline is made of.
+
+    Attributes:
+        times: picoseconds of each program where 1, 2, ... share its SM.
+        in_turn: residents take items in turn, and it is they who are placed: else programs, or items, each by itself.
+        before: programs, the first ones, that fill all SMs for `filled` seconds; the others are `placed`, from then on.
+        begin: seconds until residents take their first items. end: seconds of all that, in which the L2 and HBM keep up.
+    """
+
+    ready: Ready
+    launched: Launched
+    times: tuple[Series, ...]
+    in_turn: bool
+    before: int
+    filled: float
+    placed: placing.Placed
+    begin: float
+    end: float
 
 
 def predict(schedule: Schedule, spec: DeviceSpec, clock_hz: float | None = None, *, cold: bool = False) -> Prediction:
@@ -80,10 +108,18 @@ def predict(schedule: Schedule, spec: DeviceSpec, clock_hz: float | None = None,
     Raises:
         Unpredictable: a program of a launch is larger than an SM.
     """
+    return play(schedule, spec, clock_hz, cold=cold)[0]
+
+
+def play(
+    schedule: Schedule, spec: DeviceSpec, clock_hz: float | None = None, *, cold: bool = False
+) -> tuple[Prediction, tuple[Played, ...]]:
+    """As `predict`, with what it was made of."""
     clock = clock_hz or spec.clock_hz
     ready = [_ready(schedule, launch, spec) for launch in schedule.launches]
     again = 0.0 if cold else traffic.found_again(_footprint(schedule, ready), traffic.cache_bytes(spec))
-    launches = tuple(_launched(one, spec, clock, again) for one in ready)
+    played = tuple(_played(one, spec, clock, again) for one in ready)
+    launches = tuple(one.launched for one in played)
     breakdown: dict[str, float] = {"launch": spec.graph_launch_s * len(schedule.launches)}
     for one in launches:
         for name, seconds in one.breakdown.items():
@@ -95,10 +131,10 @@ def predict(schedule: Schedule, spec: DeviceSpec, clock_hz: float | None = None,
         dram_write_bytes=sum(one.dram_write_bytes for one in launches), tile_bytes=sum(one.tile_bytes for one in launches),
         l2_hit_rate=max(0.0, 1.0 - read / loaded) if loaded else 0.0, limiter=max(breakdown, key=breakdown.__getitem__),
         breakdown=breakdown, launches=launches,
-    )
+    ), played
 
 
-def _ready(schedule: Schedule, launch: Launch, spec: DeviceSpec) -> _Ready:
+def _ready(schedule: Schedule, launch: Launch, spec: DeviceSpec) -> Ready:
     limits = occupancy.limits(launch, spec)
     limit = min(limits, key=limits.__getitem__)
     if (per_sm := limits[limit]) < 1:
@@ -108,10 +144,10 @@ def _ready(schedule: Schedule, launch: Launch, spec: DeviceSpec) -> _Ready:
     residents = min(per_sm, -(-programs // spec.sms))
     at_once = min(programs, residents * spec.sms)
     runs = runs_of(schedule, launch)
-    return _Ready(runs, per_sm, limit, residents, at_once, traffic.touched(runs, at_once))
+    return Ready(runs, per_sm, limit, residents, at_once, traffic.touched(runs, at_once))
 
 
-def _footprint(schedule: Schedule, ready: list[_Ready]) -> float:
+def _footprint(schedule: Schedule, ready: list[Ready]) -> float:
     """Bytes that all launches touch, each once."""
     most: dict[str, float] = {}
     for one in ready:
@@ -122,33 +158,36 @@ def _footprint(schedule: Schedule, ready: list[_Ready]) -> float:
     return sum(min(size, float(schedule.operand(name).bytes)) for name, size in most.items())
 
 
-def _launched(ready: _Ready, spec: DeviceSpec, clock_hz: float, again: float) -> Launched:
+def _played(ready: Ready, spec: DeviceSpec, clock_hz: float, again: float) -> Played:
     runs, launch = ready.runs, ready.runs.launch
-    found = work.work_of(runs, spec, clock_hz, ready.residents, ready.at_once, ready.touched)
+    found = work.work_of(runs, spec, clock_hz, ready.residents, ready.together, ready.touched)
     begin = work.BEGIN / clock_hz + spec.memory_latency_s
     in_turn = launch.resident > 0 and not launch.dynamic
     before = 0 if in_turn else placing.full(launch.programs, ready.residents * spec.sms)
     order = np.arange(before, launch.programs, dtype=np.int64)
-    times = np.stack([each.at(order) for each in found.times]) / work.PICO
+    times = found.times[-1].at(order) / work.PICO
+    paces = np.array([each.total for each in found.times]) / found.times[-1].total
     if in_turn:
         times = placing.dealt(times, ready.at_once)
     all_sms = ready.residents * spec.sms * work.PICO
     filled, busy = found.times[-1].upto(before) / all_sms, found.times[-1].total / all_sms
-    end = filled + placing.makespan(times, spec.sms) + (begin if launch.resident else 0.0)  # residents begin once
+    line, begins = placing.placed(times, paces, spec.sms), begin if launch.resident else 0.0  # residents begin once
+    end = begins + filled + line.makespan
     read, written = _dram(ready.touched, spec, again)
     l2 = found.moved.total / (spec.l2_bytes_per_clock * spec.max_clock_hz)  # whose clock is its own
     hbm = traffic.seconds(read, written, spec)
     ramp = begin + spec.l2_latency_s
     depth = ready.residents * max(1, sum(each.op.ahead + 1 for each in runs.ops if each.op.ahead))
-    paces = np.array([max(0.0, end - ramp), l2, hbm])
-    seconds = ramp + float(round_times(paces, np.zeros(()), depth)[-1]) / depth
+    shared = np.array([max(0.0, end - ramp), l2, hbm])
+    seconds = ramp + float(round_times(shared, np.zeros(()), depth)[-1]) / depth
     breakdown = {name: each / spec.sms for name, each in found.seconds.items()} | {
         "L2": l2, "HBM": hbm, "waits": found.waits / ready.residents / spec.sms, "tail": max(0.0, end - busy)}
-    return Launched(
+    launched = Launched(
         name=launch.name, programs=launch.programs, per_sm=ready.per_sm, limit=ready.limit, seconds=seconds,
         breakdown=breakdown,
         dram_read_bytes=read, dram_write_bytes=written, tile_bytes=sum(int(each.tiles) for each in ready.touched),
     )
+    return Played(ready, launched, found.times, in_turn, before, filled, line, begins, end)
 
 
 def _dram(found: tuple[traffic.Touched, ...], spec: DeviceSpec, again: float) -> tuple[float, float]:
