@@ -56,8 +56,8 @@ def test_more_clock_or_bandwidth_never_slows(
 def test_more_sms_slow_no_launch_but_for_what_they_ask_of_the_memory(
     kernel: KernelSpec, batch: int, seq: int, sms: int
 ) -> None:
-    """Programs end no later. But where an SM holds fewer of them it has fewer loads under way, to wait for one beside another;
-    and larger waves share less of what they read, or more."""
+    """Programs end no later. But larger waves do not share the same of what they read; and where an SM holds fewer programs the
+    model sees fewer loads under way on it, and so less of one wait beside another."""
     w, more = shape(kernel, batch, seq), replace(H200, sms=sms)
     blueprint = kernel.blueprint
     assert blueprint is not None
@@ -65,7 +65,7 @@ def test_more_sms_slow_no_launch_but_for_what_they_ask_of_the_memory(
     (few, base), (many, found) = play(schedule, H200), play(schedule, more)
     for one, two in zip(base, found, strict=True):
         assert two.end <= one.end * SAME
-    assert many.seconds <= few.seconds * 1.07
+    assert many.seconds <= few.seconds * 1.2
 
 
 @pytest.mark.parametrize("kernel", PREDICTED, ids=lambda kernel: kernel.id)
