@@ -1,4 +1,7 @@
-"""When the steps of programs end, as shares of a program's time: patterns of those that are alike, loops as affine pieces."""
+"""When the steps of programs end, as shares of a program's time: patterns of those that are alike, loops as affine pieces.
+
+Steps follow one another as they stand in the body: a load that runs ahead ends where it is waited for.
+"""
 
 from __future__ import annotations
 
