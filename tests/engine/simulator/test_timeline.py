@@ -83,8 +83,9 @@ def test_it_is_the_prediction_told_program_by_program(
 
 
 @pytest.mark.parametrize(("kernel", "pass_"), [
-    ("flash", "forward"), ("flash", "backward"), ("flash_hopper", "forward"), ("flash_hopper", "backward"), ("naive", "forward"),
-    ("split_kv", "forward"), ("flash_attn_1", "forward"), ("flash_attn_1", "backward"), ("flash_attn_3", "forward"),
+    ("flash", "forward"), ("flash", "backward"), ("flash_hopper", "forward"), ("flash_hopper", "backward"),
+    ("naive", "forward"), ("split_kv", "forward"), ("flash_attn_1", "forward"), ("flash_attn_1", "backward"),
+    ("flash_attn_3", "forward"),
 ])
 def test_many_programs_are_told_too(
     kernel: str, pass_: Literal["forward", "backward"], monkeypatch: pytest.MonkeyPatch
