@@ -1,4 +1,4 @@
-"""The engine without a window: python -m engine doctor | devices | kernels | run | predict | decode | bench | serve."""
+"""The engine without a window: python -m engine doctor | devices | kernels | run | predict | trace | decode | bench | serve."""
 
 from __future__ import annotations
 
@@ -12,22 +12,12 @@ import click
 from engine.bench.commands import bench
 from engine.console import as_json, converse, device_of, on_device, print_json, print_rich, print_table
 from engine.models.command import decode
-from engine.options import (
-    FIELDS,
-    LAYER_FIELDS,
-    BadInput,
-    default_layer,
-    default_workload,
-    layer_from,
-    params_from,
-    run_command,
-    workload_from,
-    workload_options,
-)
+from engine.options import described, params_from, run_command, workload_options
 from engine.protocol import Command, Configure, Fault, Start
 from engine.results import Collector, Result, table
 from engine.simulator.command import predict
-from kernels.contract import AttentionWorkload, Config, Device, Field, KernelSpec, Workload
+from engine.simulator.trace_command import trace
+from kernels.contract import AttentionWorkload, Config, Device, KernelSpec, Workload
 
 SECONDS = 2.0
 FIRST = {"attention": ("naive", "flash"), "decode": ("dense", "split_kv")}  # without --kernel: these, and peers that apply
@@ -41,6 +31,7 @@ def main() -> None:
 main.add_command(bench)
 main.add_command(decode)
 main.add_command(predict)
+main.add_command(trace)
 
 
 @main.command()
@@ -105,7 +96,7 @@ def run(kernel: str | None, device: str | None, seconds: float, as_json: bool, *
     found, known = devices_.find(), catalog()
     where = device_of(device, found, simulated=True)
     names = () if kernel is None else tuple(name.strip() for name in kernel.split(","))
-    workload, fields = _described(options, [known[name] for name in names if name in known], where)
+    workload, fields = described(options, [known[name].info for name in names if name in known], where)
     names = names or _suited(known, workload, where)
     params = params_from(options, [known[name].info for name in names if name in known], fields)
     configure = Configure(generation=1, device=where.id, workload=workload, kernels=names, params=params)
@@ -141,19 +132,6 @@ def _measure(
     faults = converse(
         lambda emit: Session(emit, devices=found, catalog=known, models=(), telemetry_s=None), commands, collector.add)
     return collector.results(), faults
-
-
-def _described(
-    options: Mapping[str, Any], chosen: list[KernelSpec], device: Device
-) -> tuple[Workload, Mapping[str, Field]]:
-    """The workload of these kernels' family that the options describe, and its fields. Raises: BadInput."""
-    families = {spec.info.family: spec.id for spec in chosen}
-    if len(families) > 1:
-        said = ", ".join(f"{kernel} {family}" for family, kernel in families.items())
-        raise BadInput(f"these kernels compute different things ({said}): run each family by itself")
-    if "linear" in families:
-        return layer_from(options, default_layer(device)), LAYER_FIELDS
-    return workload_from(options, default_workload(device)), FIELDS
 
 
 def _suited(known: Mapping[str, KernelSpec], workload: Workload, device: Device) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, TypeVar
 import click
 from msgspec.structs import replace
 
-from kernels.contract import AttentionWorkload, Device, Field, KernelInfo, LinearWorkload, fields_of
+from kernels.contract import AttentionWorkload, Device, Field, KernelInfo, LinearWorkload, Workload, fields_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -77,6 +77,19 @@ def workload_from(options: Mapping[str, Any], base: AttentionWorkload | None = N
         return replace(base, **{_ATTRIBUTES[name]: value for name, value in given.items()})
     except ValueError as error:
         raise BadInput(str(error)) from error
+
+
+def described(
+    options: Mapping[str, Any], chosen: Sequence[KernelInfo], device: Device
+) -> tuple[Workload, Mapping[str, Field]]:
+    """The workload of these kernels' family that the options describe, and its fields. Raises: BadInput."""
+    families = {info.family: info.id for info in chosen}
+    if len(families) > 1:
+        said = ", ".join(f"{kernel} {family}" for family, kernel in families.items())
+        raise BadInput(f"these kernels compute different things ({said}): run each family by itself")
+    if "linear" in families:
+        return layer_from(options, default_layer(device)), LAYER_FIELDS
+    return workload_from(options, default_workload(device)), FIELDS
 
 
 def layer_from(options: Mapping[str, Any], base: LinearWorkload) -> LinearWorkload:

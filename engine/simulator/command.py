@@ -9,17 +9,7 @@ from msgspec import Struct
 
 from engine import memory
 from engine.console import as_bad_input, as_json, device_of, kernels_of, print_json, print_rich, spec_of
-from engine.options import (
-    FIELDS,
-    LAYER_FIELDS,
-    BadInput,
-    default_layer,
-    default_workload,
-    layer_from,
-    params_from,
-    workload_from,
-    workload_options,
-)
+from engine.options import BadInput, described, params_from, workload_options
 from kernels.contract import Device, KernelSpec, Workload
 
 if TYPE_CHECKING:
@@ -76,12 +66,9 @@ def predict(kernel: str, device: str, clock_mhz: float | None, as_json: bool, **
     spec, where = _spec(device)
     known = catalog()
     specs = kernels_of([name.strip() for name in kernel.split(",")], known)
-    if len({each.kind for each in specs}) > 1:
-        raise BadInput("these kernels compute different things: predict each family by itself")
-    linear = specs[0].info.family == "linear"
-    workload: Workload = (
-        layer_from(options, default_layer(where)) if linear else workload_from(options, default_workload(where)))
-    params = params_from(options, [each.info for each in specs], LAYER_FIELDS if linear else FIELDS)
+    infos = [each.info for each in specs]
+    workload, fields = described(options, infos, where)
+    params = params_from(options, infos, fields)
     results = [predicted(each, workload, spec, where, params.get(each.id, {}), clock_mhz) for each in specs]
     if as_json:
         print_json(results)
@@ -112,7 +99,7 @@ def predicted(
     kernel: KernelSpec, workload: Workload, spec: DeviceSpec, device: Device, params: dict[str, int], clock_mhz: float | None
 ) -> Result:
     """What is said of one kernel."""
-    from engine.simulator.planned import Unpublished, planned
+    from engine.simulator.planned import Unpublished, planned, too_large
     from engine.simulator.prediction import Unpredictable, predict
     from engine.simulator.validity import doubts
 
@@ -122,7 +109,7 @@ def predicted(
             plan = planned(kernel, workload, device, params)
     except Unpublished as error:
         return Result(**print_as, config={}, refused=str(error))  # type: ignore[arg-type]
-    found, refused = None, plan.refused or _too_large(plan.peak_bytes, device)
+    found, refused = None, plan.refused or too_large(plan, device)
     if not refused and plan.schedule is not None:
         try:
             found = predict(plan.schedule, spec, clock_mhz * MHZ if clock_mhz else None)
@@ -137,13 +124,6 @@ def predicted(
         limiter=found.limiter, breakdown_us={name: seconds * 1e6 for name, seconds in found.breakdown.items()},
         peak_memory_bytes=plan.peak_bytes, doubts=doubts(kernel, workload, spec, found),
     )
-
-
-def _too_large(need: int, device: Device) -> str:
-    """The sentence where the memory does not hold it."""
-    if need <= (has := device.memory_bytes or 0):
-        return ""
-    return f"it needs {memory.text(need)} and {device.name} has {memory.text(has)}: choose a smaller shape"
 
 
 def table(results: list[Result], spec: DeviceSpec) -> Any:

@@ -53,3 +53,11 @@ def planned(kernel: KernelSpec, workload: Workload, device: Device, params: Mapp
     if any(operand.role == "output" and operand.name not in stored for operand in operands):
         return Plan(blueprint, config, None, 0, f"what is known of {kernel.id} has no {workload.pass_} pass")
     return Plan(blueprint, config, schedule, memory.peak_bytes(device, workload, [operands]))
+
+
+def too_large(plan: Plan, device: Device) -> str:
+    """The sentence where the device's memory does not hold it, else empty."""
+    if plan.peak_bytes <= (has := device.memory_bytes or 0):
+        return ""
+    need = memory.text(plan.peak_bytes)
+    return f"it needs {need} and {device.name} has {memory.text(has)}: choose a smaller shape"

@@ -12,7 +12,7 @@ from engine.simulator import occupancy, placing, traffic, work
 from engine.simulator.figures import DeviceSpec
 from engine.simulator.sharing import round_times
 from kernels.contract import Launch, Schedule
-from kernels.contract.series import Runs, runs_of
+from kernels.contract.series import Runs, Series, runs_of
 
 
 class Unpredictable(ValueError):
@@ -59,7 +59,7 @@ class Prediction(Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True)
-class _Ready:
+class Ready:
     """A launch before any is timed. `per_sm`: programs that an SM holds, by `limit`. `at_once`: programs that the GPU runs at
     once, `residents` of them on an SM. `begun`: they are placed, and have begun, before the launch before it ends."""
 
@@ -70,6 +70,35 @@ class _Ready:
     at_once: int
     begun: bool
     touched: tuple[traffic.Touched, ...]
+
+    @property
+    def together(self) -> float:
+        """Programs that begin together, on average: all waves are taken to be alike, so that more SMs ask for no more."""
+        count = self.runs.launch.programs
+        return count / -(-count // self.at_once)
+
+
+@dataclass(frozen=True)
+class Played:
+    """A launch that was timed, and where its programs run: what a timeline is made of.
+
+    Attributes:
+        times: picoseconds of each program where 1, 2, ... share its SM.
+        in_turn: residents take items in turn, and it is they who are placed: else programs, or items, each by itself.
+        before: programs, the first ones, that fill all SMs for `filled` seconds; the others are `placed`, from then on.
+        begin: seconds until residents take their first items, or a first wave is placed. end: seconds of all that, in which the
+            L2 and HBM keep up.
+    """
+
+    ready: Ready
+    launched: Launched
+    times: tuple[Series, ...]
+    in_turn: bool
+    before: int
+    filled: float
+    placed: placing.Placed
+    begin: float
+    end: float
 
 
 def predict(
@@ -84,8 +113,15 @@ def predict(
     Raises:
         Unpredictable: a program of a launch is larger than an SM.
     """
+    return play(schedule, spec, clock_hz, cold=cold)[0]
+
+
+def play(
+    schedule: Schedule, spec: DeviceSpec, clock_hz: float | None = None, *, cold: bool | Collection[str] = False
+) -> tuple[Prediction, tuple[Played, ...]]:
+    """As `predict`, with what it was made of."""
     clock = clock_hz or spec.clock_hz
-    ready: list[_Ready] = []
+    ready: list[Ready] = []
     for launch in schedule.launches:
         ready.append(_ready(schedule, launch, spec, ready[-1] if ready else None))
     gone = {operand.name for operand in schedule.operands} if cold is True else set(cold or ())
@@ -93,7 +129,8 @@ def predict(
     warm = kept.keys() - gone
     if sum(kept[name] for name in warm) > traffic.cache_bytes(spec):
         warm = set()
-    launches = tuple(_launched(one, spec, clock, warm) for one in ready)
+    played = tuple(_played(one, spec, clock, warm) for one in ready)
+    launches = tuple(one.launched for one in played)
     breakdown: dict[str, float] = {"launch": spec.graph_launch_s * len(schedule.launches)}
     for one in launches:
         for name, seconds in one.breakdown.items():
@@ -105,10 +142,10 @@ def predict(
         dram_write_bytes=sum(one.dram_write_bytes for one in launches), tile_bytes=sum(one.tile_bytes for one in launches),
         l2_hit_rate=max(0.0, 1.0 - read / loaded) if loaded else 0.0, limiter=max(breakdown, key=breakdown.__getitem__),
         breakdown=breakdown, launches=launches,
-    )
+    ), played
 
 
-def _ready(schedule: Schedule, launch: Launch, spec: DeviceSpec, before: _Ready | None) -> _Ready:
+def _ready(schedule: Schedule, launch: Launch, spec: DeviceSpec, before: Ready | None) -> Ready:
     limits = occupancy.limits(launch, spec)
     limit = min(limits, key=limits.__getitem__)
     if (per_sm := limits[limit]) < 1:
@@ -120,10 +157,10 @@ def _ready(schedule: Schedule, launch: Launch, spec: DeviceSpec, before: _Ready 
     runs = runs_of(schedule, launch)
     begun = launch.dependent and before is not None and programs <= at_once and occupancy.beside(
         before.runs.launch, before.residents, launch, spec)
-    return _Ready(runs, per_sm, limit, residents, at_once, begun, traffic.touched(runs, at_once, spec))
+    return Ready(runs, per_sm, limit, residents, at_once, begun, traffic.touched(runs, at_once, spec))
 
 
-def _footprint(schedule: Schedule, ready: list[_Ready]) -> dict[str, float]:
+def _footprint(schedule: Schedule, ready: list[Ready]) -> dict[str, float]:
     """What each operand that the launches touch takes of the L2."""
     most: dict[str, float] = {}
     for one in ready:
@@ -133,32 +170,35 @@ def _footprint(schedule: Schedule, ready: list[_Ready]) -> dict[str, float]:
     return most
 
 
-def _launched(ready: _Ready, spec: DeviceSpec, clock_hz: float, warm: Collection[str]) -> Launched:
+def _played(ready: Ready, spec: DeviceSpec, clock_hz: float, warm: Collection[str]) -> Played:
     runs, launch = ready.runs, ready.runs.launch
-    found = work.work_of(runs, spec, clock_hz, ready.residents, ready.at_once, ready.touched, ready.begun)
+    found = work.work_of(runs, spec, clock_hz, ready.residents, ready.together, ready.touched, ready.begun)
     placed = 0.0 if ready.begun else ready.at_once * work.PLACED / clock_hz
     begin = placed + (0.0 if ready.begun else work.BEGIN / clock_hz) + spec.memory_latency_s
     in_turn = launch.resident > 0 and not launch.dynamic
     before = 0 if in_turn else placing.full(launch.programs, ready.residents * spec.sms)
     order = np.arange(before, launch.programs, dtype=np.int64)
-    times = np.stack([each.at(order) for each in found.times]) / work.PICO
+    times = found.times[-1].at(order) / work.PICO
+    paces = np.array([each.total for each in found.times]) / found.times[-1].total
     if in_turn:
         times = placing.dealt(times, ready.at_once)
     all_sms = ready.residents * spec.sms * work.PICO
     filled, busy = found.times[-1].upto(before) / all_sms, found.times[-1].total / all_sms
-    end = filled + placing.makespan(times, spec.sms) + (begin if launch.resident else placed)  # residents begin once
+    line, begins = placing.placed(times, paces, spec.sms), begin if launch.resident else placed  # residents begin once
+    end = begins + filled + line.makespan
     read = sum(each.read_again + each.read * (each.operand not in warm) for each in ready.touched)
     written = sum(each.written_again + each.written * (each.operand not in warm) for each in ready.touched)
     l2 = found.moved.total / (spec.l2_bytes_per_clock * spec.max_clock_hz)  # whose clock is its own
     hbm = traffic.seconds(read, written, spec)
     ramp = begin + spec.l2_latency_s + found.alone
     depth = ready.residents * max(1, sum(each.op.ahead + 1 for each in runs.ops if each.op.ahead))
-    paces = np.array([max(0.0, end - ramp), l2, hbm])
-    seconds = ramp + float(round_times(paces, np.zeros(()), depth)[-1]) / depth
+    shared = np.array([max(0.0, end - ramp), l2, hbm])
+    seconds = ramp + float(round_times(shared, np.zeros(()), depth)[-1]) / depth
     breakdown = {name: each / spec.sms for name, each in found.seconds.items()} | {
         "L2": l2, "HBM": hbm, "waits": found.waits / ready.residents / spec.sms, "tail": max(0.0, end - busy)}
-    return Launched(
+    launched = Launched(
         name=launch.name, programs=launch.programs, per_sm=ready.per_sm, limit=ready.limit, seconds=seconds,
         breakdown=breakdown,
         dram_read_bytes=read, dram_write_bytes=written, tile_bytes=sum(int(each.tiles) for each in ready.touched),
     )
+    return Played(ready, launched, found.times, in_turn, before, filled, line, begins, end)

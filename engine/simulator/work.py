@@ -7,7 +7,8 @@ A product of float32 is the vector lanes', for TF32 is off.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -56,13 +57,13 @@ class Work:
 
 
 def work_of(
-    runs: Runs, spec: DeviceSpec, clock_hz: float, residents: int, at_once: int, found: tuple[Touched, ...],
+    runs: Runs, spec: DeviceSpec, clock_hz: float, residents: int, at_once: float, found: tuple[Touched, ...],
     begun: bool = False,
 ) -> Work:
     """What the programs of a launch ask of an SM.
 
     Args:
-        residents: programs that an SM holds at once. at_once: that the GPU does. found: what its ops touch.
+        residents: programs that an SM holds at once. at_once: that begin together. found: what its ops touch.
         begun: they have begun when the launch does.
     """
     groups, size = runs.launch.streams, runs.sizes
@@ -160,7 +161,7 @@ def _waits(runs: Runs, spec: DeviceSpec, clock_hz: float, begun: bool) -> Floats
     return found
 
 
-def _bursts(runs: Runs, spec: DeviceSpec, clock_hz: float, at_once: int, found: tuple[Touched, ...]) -> Floats:
+def _bursts(runs: Runs, spec: DeviceSpec, clock_hz: float, at_once: float, found: tuple[Touched, ...]) -> Floats:
     """Seconds in which the memory serves what programs that begin, or end, together ask for together: before the first product
     all operands that it needs, and at the end what is stored."""
     shared = {(each.operand, each.kind): each.waves / each.tiles for each in found}
@@ -186,3 +187,18 @@ def _supply(runs: Runs, spec: DeviceSpec) -> Floats:
         if counted.op.kind == "load" and counted.op.ahead:
             found = np.maximum(found, counted.times * spec.memory_latency_s / (counted.op.ahead + 1))
     return found
+
+
+def seconds_of_ops(
+    runs: Runs, spec: DeviceSpec, clock_hz: float, at_once: float, found: tuple[Touched, ...], begun: bool
+) -> tuple[Floats, ...]:
+    """Of each op, in the order of the body, what it adds to what a program that is alone asks for, on the units and in waiting:
+    its share of the program's time. As `Series.values`; the arguments as of `work_of`."""
+    asked = [np.zeros(runs.sizes.shape)]
+    units = asked[0]
+    for count, each in enumerate(runs.ops, start=1):
+        matrix, exponential, vector, sram = _seconds(each, runs.launch, spec, clock_hz)
+        units = units + np.maximum(matrix, sram) + exponential + vector
+        first = replace(runs, ops=runs.ops[:count])
+        asked.append(units + _waits(first, spec, clock_hz, begun) + _bursts(first, spec, clock_hz, at_once, found))
+    return tuple(np.maximum(after - before, 0.0) for before, after in pairwise(asked))

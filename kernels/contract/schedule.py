@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
+import numpy as np
 from msgspec import Struct, field
 
-from kernels.contract.expr import Affine, Expr
+from kernels.contract.expr import Affine, Expr, Ints
 
 
 class Operand(Struct, frozen=True, kw_only=True):
@@ -163,11 +165,18 @@ class Launch(Struct, frozen=True, kw_only=True):
         raise KeyError(name)
 
 
-class Table(Struct, frozen=True):
+class Table(Struct, frozen=True, dict=True):
     """A small integer table, row by row, that expressions look up: pages, lengths, an order of programs."""
 
     shape: tuple[int, ...]
     values: tuple[int, ...]
+
+    @cached_property
+    def array(self) -> Ints:
+        """It as an array, made once: [*shape]."""
+        found = np.array(self.values, dtype=np.int64).reshape(self.shape)
+        found.flags.writeable = False
+        return found
 
 
 class Schedule(Struct, frozen=True, kw_only=True):

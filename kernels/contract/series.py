@@ -138,6 +138,11 @@ class Runs:
             found = np.multiply.outer(found, np.diff(cuts))
         return found
 
+    @property
+    def points(self) -> dict[str, Ints]:
+        """Grid coordinates of the first program of each run: axis name -> [runs]."""
+        return _points(self.launch, self.edges)
+
     def series(self, values: Ints) -> Series:
         """Of each program, in launch order, the number of its run."""
         linear = Series.of(self.edges, values)
@@ -152,8 +157,7 @@ def runs_of(schedule: Schedule, launch: Launch) -> Runs:
     axes = tuple(reversed(launch.grid))
     starts = [_starts(schedule, launch, axis) for axis in axes]
     edges = tuple(np.append(begins, axis.size) for begins, axis in zip(starts, axes, strict=True))
-    mesh = np.meshgrid(*(_in_order(axis)[begins] for begins, axis in zip(starts, axes, strict=True)), indexing="ij")
-    points, shape = {axis.name: values.reshape(-1) for axis, values in zip(axes, mesh, strict=True)}, mesh[0].shape
+    points, shape = _points(launch, edges), tuple(len(begins) for begins in starts)
     count = math.prod(shape)
     found = []
     for op, loops in ops_of(launch.body):
@@ -175,6 +179,13 @@ def profile(schedule: Schedule, launch: Launch) -> Profile:
             side = read if counted.op.kind == "load" else written
             side[name] = side.get(name, np.zeros_like(steps)) + counted.elements * schedule.operand(name).itemsize
     return Profile(runs.series(steps), *({name: runs.series(x) for name, x in side.items()} for side in (read, written)))
+
+
+def _points(launch: Launch, edges: tuple[Ints, ...]) -> dict[str, Ints]:
+    """Grid coordinates of the first program of each run."""
+    axes = tuple(reversed(launch.grid))
+    mesh = np.meshgrid(*(_in_order(axis)[cuts[:-1]] for axis, cuts in zip(axes, edges, strict=True)), indexing="ij")
+    return {axis.name: values.reshape(-1) for axis, values in zip(axes, mesh, strict=True)}
 
 
 def _in_order(axis: Axis) -> Ints:

@@ -44,7 +44,7 @@ class Step:
 
 def tables_of(schedule: Schedule) -> dict[str, Ints]:
     """The schedule's tables as arrays."""
-    return {name: np.array(table.values, dtype=np.int64).reshape(table.shape) for name, table in schedule.tables.items()}
+    return {name: table.array for name, table in schedule.tables.items()}
 
 
 def programs(schedule: Schedule, launch: Launch, chosen: Ints | None = None) -> dict[str, Ints]:

@@ -372,4 +372,4 @@ def test_output_that_nobody_reads_ends_quietly() -> None:
 
 
 def test_help_names_every_command() -> None:
-    assert set(main.commands) == {"doctor", "devices", "kernels", "run", "predict", "decode", "bench", "serve"}
+    assert set(main.commands) == {"doctor", "devices", "kernels", "run", "predict", "trace", "decode", "bench", "serve"}
