@@ -10,7 +10,7 @@ UNITS = {   # of a breakdown, in the order of the memory hierarchy: what a row o
     "matrix": ("matrix units", "the matrix units"), "exponential": ("exponentials", "the exponential units"),
     "vector": ("vector lanes", "the vector lanes"), "sram": ("SRAM", "reading SRAM"), "L2": ("L2", "the L2"),
     "HBM": ("HBM", "HBM"), "waits": ("waiting", "waiting"), "tail": ("last wave", "its last wave"),
-    "launch": ("launching", "launching"),
+    "launch": ("launching", "launching"), "host": ("the host", "the host"),
 }
 
 

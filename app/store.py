@@ -36,6 +36,7 @@ from engine.protocol import (
     Phase,
     Planned,
     Predicted,
+    PredictedSeries,
     Refused,
 )
 
@@ -162,6 +163,8 @@ class Store:
                 self._found(event.device)
             case Planned():
                 self._plan(event)
+            case PredictedSeries() if self._planned_for is not None:
+                self._planned_for.foretell(event)
             case Predicted():
                 self._predictions = {**self._predictions, event.kernel: event}
             case DecodingPlanned():

@@ -185,6 +185,24 @@ class Predicted(Struct, frozen=True, kw_only=True, tag=True):
     source: str = "simulator"
 
 
+class PredictedSeries(Struct, frozen=True, kw_only=True, tag=True):
+    """What the simulator says of a lane's steps at some positions, or of a kernel (`model`: the whole model) at some batch
+    sizes: `at`, ascending, and the time of each. It follows the plan as `Predicted` does `Planned`.
+
+    `limiter`: of the last. `refused`: a sentence, and then there are no numbers.
+    """
+
+    t_ns: int = 0
+    generation: int
+    name: str
+    at: tuple[int, ...] = ()
+    time_ns: tuple[float, ...] = ()
+    limiter: str = ""
+    refused: str | None = None
+    provenance: Provenance = "simulated"
+    source: str = "simulator"
+
+
 class LanePlan(Struct, frozen=True, kw_only=True):
     """What is known of one lane before it runs. `refused` is a sentence, and then it will not run.
 
@@ -392,8 +410,8 @@ class Bye(Struct, frozen=True, kw_only=True, tag=True):
 
 
 Event = (
-    Hello | DeviceFound | Phase | Planned | Predicted | DecodingPlanned | BatchingPlanned | KernelSample | DecodeSample
-    | LaneDone | Ceilings | BatchSample | Checked | DeviceSample | MemorySample | Refused | Fault | Bye
+    Hello | DeviceFound | Phase | Planned | Predicted | PredictedSeries | DecodingPlanned | BatchingPlanned | KernelSample
+    | DecodeSample | LaneDone | Ceilings | BatchSample | Checked | DeviceSample | MemorySample | Refused | Fault | Bye
 )
 
 _encoder = msgspec.json.Encoder()
@@ -436,6 +454,6 @@ __all__ = [
     "CacheKind", "Ceilings", "Checked", "Command", "Config", "Configure", "ConfigureBatching", "ConfigureDecoding", "Cost",
     "DecodeSample", "Decoding", "DecodingPlanned", "Device", "DeviceFound", "DeviceSample", "Event", "Family", "Fault", "Field",
     "Hello", "KernelInfo", "KernelPlan", "KernelSample", "Lane", "LaneDone", "LanePlan", "MemorySample", "MessageError",
-    "Model", "Pause", "Phase", "PhaseName", "Planned", "Predicted", "PredictedLaunch", "Provenance", "Refused", "Roof",
-    "Schedule", "Shutdown", "Start", "Stop", "Work", "Workload", "decode_command", "decode_event", "encode",
+    "Model", "Pause", "Phase", "PhaseName", "Planned", "Predicted", "PredictedLaunch", "PredictedSeries", "Provenance",
+    "Refused", "Roof", "Schedule", "Shutdown", "Start", "Stop", "Work", "Workload", "decode_command", "decode_event", "encode",
 ]

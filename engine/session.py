@@ -74,7 +74,7 @@ class _Report:
 
 @dataclass(frozen=True, slots=True)
 class _Forecast:
-    job: Job
+    job: AnyJob
     event: Event
 
 
@@ -209,8 +209,7 @@ class Session:
         self._generation = command.generation
         self._emit(planned)
         self._watch(device)
-        if isinstance(self._job, Job):
-            self._forecaster.give(self._job)
+        self._forecaster.give(self._job)
         if self._order.running:
             self._give(Order(self._job, True, self._order.seconds))
 

@@ -69,6 +69,16 @@ def knee(state: BatchState) -> Knee:
     return Knee(predicted, knee_measured(state.times(state.kernels[0])))
 
 
+def simulated(state: BatchState, kernel: str, batch: int) -> tuple[float | None, float | None]:
+    """What the simulator says of a kernel at a batch size, in ns, and the signed error against the measured median; None where
+    it says nothing, or nothing real was measured."""
+    said, point = state.foretold.get(kernel), state.points.get(kernel, {}).get(batch)
+    if said is None or batch not in said.at:
+        return None, None
+    time_ns = said.time_ns[said.at.index(batch)]
+    return time_ns, time_ns / point.stats.p50 - 1 if point is not None and point.provenance == "measured" else None
+
+
 def found(state: BatchState) -> str:
     """How the ceilings and the times were found: `measured` or `simulated`."""
     return state.ceilings.provenance if state.ceilings is not None else "measured"

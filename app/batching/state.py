@@ -14,6 +14,7 @@ from engine.protocol import (
     Ceilings,
     Checked,
     MemorySample,
+    PredictedSeries,
     Provenance,
     Refused,
 )
@@ -35,7 +36,8 @@ class Point:
 class BatchState:
     """What every view of a batching draws. `plans` by batch size, ascending; `points`: kernel -> batch -> its times, ascending.
 
-    `refusals`: a sentence for each kernel and batch size that does not run. The first of `kernels` is what the lab is about.
+    `foretold`: what is simulated of a kernel over the batch sizes. `refusals`: a sentence for each kernel and batch size that
+    does not run. The first of `kernels` is what the lab is about.
     """
 
     batching: Batching | None = None
@@ -44,6 +46,7 @@ class BatchState:
     hues: dict[str, int] = field(default_factory=dict)
     ceilings: Ceilings | None = None
     points: dict[str, dict[int, Point]] = field(default_factory=dict)
+    foretold: dict[str, PredictedSeries] = field(default_factory=dict)
     checks: dict[At, Checked] = field(default_factory=dict)
     refusals: dict[At, str] = field(default_factory=dict)
     memory_bytes: int | None = None
@@ -80,6 +83,7 @@ class BatchStore:
         self._points: dict[At, Point] = {}
         self._checks: dict[At, Checked] = {}
         self._refusals: dict[At, str] = {}
+        self._foretold: dict[str, PredictedSeries] = {}
         self._ceilings: Ceilings | None = None
         self._state: BatchState | None = None
 
@@ -91,6 +95,14 @@ class BatchStore:
         self._kernels = kernels_of(planned.batching)
         self._refusals = {(kernel, batch): plan.refused for batch, plan in self._plans.items() if plan.refused
                           for kernel in self._kernels}
+
+    def foretell(self, event: PredictedSeries) -> None:
+        """Takes in what is predicted of this run."""
+        if self._planned is None or event.generation != self._planned.generation:
+            return
+        if not event.refused and event.at:
+            self._foretold = {**self._foretold, event.name: event}
+            self._state = None
 
     def forget(self) -> None:
         """The engine was restarted: nothing is planned, nothing measured."""
@@ -137,4 +149,5 @@ class BatchStore:
                   for kernel in self._kernels}
         return BatchState(
             batching=planned.batching, kernels=self._kernels, plans=self._plans, hues=self._hues, ceilings=self._ceilings,
-            points=points, checks=self._checks, refusals=self._refusals, memory_bytes=planned.memory_bytes)
+            points=points, foretold=self._foretold, checks=self._checks, refusals=self._refusals,
+            memory_bytes=planned.memory_bytes)

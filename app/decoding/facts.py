@@ -40,6 +40,16 @@ def time_at(series: LaneSeries, position: float) -> float | None:
     return float(np.median(series.time_ns[max(0, at - NEAR):at + NEAR]))
 
 
+def foretold(state: DecodeState, lane: str) -> tuple[float | None, float | None]:
+    """What is predicted of a lane's step where it stands, in ns, and the signed error against the measured median; None where
+    nothing is predicted, or nothing real was measured."""
+    said, series = state.foretold.get(lane), state.lanes.get(lane)
+    if said is None or series is None or series.median_ns is None:
+        return None, None
+    time_ns = float(np.interp(series.position[-1], said.at, said.time_ns))
+    return time_ns, time_ns / series.median_ns - 1 if series.provenance == "measured" else None
+
+
 def kv_token_bytes(decoding: Decoding, lane: Lane) -> int:
     """Bytes of the cache for one token of one sequence."""
     return decoding.kv_bytes(lane, 1) // decoding.batch

@@ -10,9 +10,10 @@ from rich.table import Table
 from app import format as fmt
 from app.decoding.choice import DecodeChoice, asked_choice, first_choice, fitted, restored
 from app.decoding.configuration import DecodeConfiguration, configuration
-from app.decoding.facts import kv_token_bytes, power_of, titles
+from app.decoding.facts import foretold, kv_token_bytes, power_of, titles
 from app.decoding.state import NEWEST, DecodeState, held_bytes
 from app.kind import Choice, Kind, Section, Tell, device_of, median_words, plain_table
+from app.predicted import UNITS
 from app.store import Snapshot
 from engine.options import BadInput
 from engine.protocol import Hello, LanePlan
@@ -113,6 +114,10 @@ def facts(state: DecodeState, plan: LanePlan) -> list[tuple[str, str]]:
     series = state.lanes.get(name)
     if series is not None and series.prefill is not None:
         rows.append(("prompt", fmt.time_ns(series.prefill.time_ns)))
+    time_ns, off = foretold(state, name)
+    if time_ns is not None:
+        rows.append(("predicted step", fmt.time_ns(time_ns) + ("" if off is None else f", {fmt.signed_percent(off)}")))
+        rows.append(("limited by", UNITS.get(state.foretold[name].limiter, (state.foretold[name].limiter, ""))[0]))
     done = state.done.get(name)
     if done is not None and done.peak_memory_bytes is not None:
         rows.append(("peak, measured", fmt.bytes_iec(done.peak_memory_bytes)))

@@ -18,6 +18,7 @@ from engine.protocol import (
     LaneDone,
     LanePlan,
     MemorySample,
+    PredictedSeries,
     Provenance,
     Refused,
 )
@@ -62,7 +63,8 @@ class LaneSeries:
 class DecodeState:
     """What every view of a decoding draws. `plans` and `lanes` by lane, in the order chosen; `refusals`: lane -> sentence.
 
-    `memory` is the sample of this decoding in which most was allocated: a lane that is done gives its cache back.
+    `foretold`: what is simulated of lanes, over the run. `memory` is the sample of this decoding in which most was allocated: a
+    lane that is done gives its cache back.
     """
 
     decoding: Decoding | None = None
@@ -71,6 +73,7 @@ class DecodeState:
     lanes: dict[str, LaneSeries] = field(default_factory=dict)
     done: dict[str, LaneDone] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
+    foretold: dict[str, PredictedSeries] = field(default_factory=dict)
     memory: MemorySample | None = None
     peak_memory_bytes: int | None = None
     memory_bytes: int | None = None
@@ -144,6 +147,7 @@ class DecodeStore:
         self._rings: dict[str, _LaneRing] = {}
         self._done: dict[str, LaneDone] = {}
         self._refusals: dict[str, str] = {}
+        self._foretold: dict[str, PredictedSeries] = {}
         self._memory: MemorySample | None = None
         self._lanes: dict[str, LaneSeries] | None = None
         self._state = None
@@ -154,6 +158,14 @@ class DecodeStore:
         self._planned, self._hues = planned, hues
         self._plans = {plan.lane.id: plan for plan in planned.plans}
         self._refusals = {name: plan.refused for name, plan in self._plans.items() if plan.refused}
+
+    def foretell(self, event: PredictedSeries) -> None:
+        """Takes in what is predicted of this run."""
+        if self._planned is None or event.generation != self._planned.generation:
+            return
+        if not event.refused and event.at:
+            self._foretold = {**self._foretold, event.name: event}
+            self._state = None
 
     def forget(self) -> None:
         """The engine was restarted: nothing is planned, nothing measured."""
@@ -200,6 +212,6 @@ class DecodeStore:
             self._lanes = {name: self._rings[name].series() for name in self._plans if name in self._rings}
         return DecodeState(
             decoding=planned.decoding, plans=self._plans, hues=self._hues, lanes=self._lanes, done=self._done,
-            refusals=self._refusals, memory=self._memory, peak_memory_bytes=planned.peak_memory_bytes,
+            refusals=self._refusals, foretold=self._foretold, memory=self._memory, peak_memory_bytes=planned.peak_memory_bytes,
             memory_bytes=planned.memory_bytes,
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from app import format as fmt
-from app.batching.facts import foretold_ns
-from app.plots.batches import batch_scale, curve, measured, no_time, prediction, titles, uprights
+from app.batching.facts import foretold_ns, simulated
+from app.plots.batches import batch_scale, curve, kernel_mark, measured, no_time, prediction, titles, uprights
 from app.plots.curves import CurveChart
 from app.plots.facets import Curve, Facet
 from app.plots.scales import log_times
@@ -17,7 +17,7 @@ from app.theme import Theme
 
 
 class BatchLatency(PlotView):
-    """One curve a kernel: medians with the middle three fifths of the samples, and dashed what the roofline predicts."""
+    """One curve a kernel: medians with the middle three fifths of the samples; dotted the simulator's, dashed the roofline."""
 
     def __init__(self, theme: Theme) -> None:
         self._chart = CurveChart(theme)
@@ -33,6 +33,10 @@ class BatchLatency(PlotView):
             batches, times, mark = foretold
             curves.append(Curve("roofline", mark, batches, times, width=1.5))
         for kernel in kernels:
+            told = state.foretold.get(kernel)
+            if told is not None and next(iter(state.points[kernel].values())).provenance == "measured":
+                mark = kernel_mark(self.theme, state, kernel, "simulated")
+                curves.append(Curve("", mark, np.array(told.at, float), np.array(told.time_ns), width=1.0))
             stats = np.array([point.stats[:3] for point in state.points[kernel].values()])
             curves.append(curve(self.theme, snapshot, kernel, stats[:, 1], spread=(stats[:, 0], stats[:, 2])))
         values = np.concatenate([one.y for one in curves] + [np.concatenate(one.spread) for one in curves if one.spread])
@@ -59,10 +63,12 @@ class BatchLatency(PlotView):
         for batch in state.plans if measured(state) else ():
             for kernel in state.kernels:
                 point, why = state.points[kernel].get(batch), no_time(state, kernel, batch)
+                expected, off = simulated(state, kernel, batch)
                 cells = ((fmt.NA,) * 3 if point is None else tuple(map(fmt.time_ns, point.stats[:3])))
                 rows.append((fmt.count(batch), titles(snapshot)[kernel], cells[1], cells[0], cells[2],
-                             fmt.time_ns(foretold_ns(state, batch)), why or (point.provenance if point else "")))
-        return Table(("batch", "kernel", "median", "p20", "p80", "predicted", "provenance"), rows)
+                             fmt.time_ns(foretold_ns(state, batch)), fmt.time_ns(expected), fmt.signed_percent(off),
+                             why or (point.provenance if point else "")))
+        return Table(("batch", "kernel", "median", "p20", "p80", "roofline", "simulated", "error", "provenance"), rows)
 
 
 PLOT = Plot(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from app import format as fmt
-from app.decoding.facts import power_of, titles
+from app.decoding.facts import foretold, power_of, titles
 from app.plots.curves import CurveChart
 from app.plots.facets import Curve, Facet
 from app.plots.lanes import lane_mark, no_time, waiting
@@ -36,7 +36,9 @@ class TokenTime(PlotView):
         if not lanes or state.decoding is None:
             return False
         names = titles(state)
-        low, high = (float(edge(np.concatenate([series.trend_ns for series in lanes.values()]))) for edge in (np.min, np.max))
+        told = {name: said for name, said in state.foretold.items() if name in lanes and lanes[name].provenance == "measured"}
+        every = [*(series.trend_ns for series in lanes.values()), *(np.array(said.time_ns) for said in told.values())]
+        low, high = (float(edge(np.concatenate(every))) for edge in (np.min, np.max))
         log = high > APART * low
         curves = []
         for name, series in lanes.items():
@@ -46,13 +48,17 @@ class TokenTime(PlotView):
             if len(series.trend_ns) < len(series.time_ns):
                 faint = replace(mark, colour=faded(mark.colour, EACH), dash=())
                 curves.append(Curve("", faint, series.position, series.time_ns, width=1.0))
+            if name in told:
+                expected = lane_mark(self.theme, state, name, "simulated")
+                curves.append(Curve("", expected, np.array(told[name].at, float), np.array(told[name].time_ns), width=1.0))
             curves.append(Curve(names[name], mark, series.trend_position, series.trend_ns, values, width=2.0))
         x = from_zero(float(state.decoding.tokens), fmt.count)
         note = "\n".join(f"{curve.name} {curve.values[0]}" for curve in curves if curve.name)
         self._chart.show_facets(self.theme, [Facet(tuple(curves), note=note)], x, _times(low, high, log), "")
         kinds = ", ".join(sorted({series.provenance for series in lanes.values()}))
+        kinds = f"{kinds}, dotted: predicted" if told else kinds
         units = ("log, against tokens so far, n", "log, against n", "log") if log else ("against tokens so far, n", "against n")
-        self.say(units=units, notes=(kinds,))
+        self.say(units=units, notes=(kinds, kinds.partition(",")[0]))
         return True
 
     def summary(self) -> str:
@@ -60,7 +66,7 @@ class TokenTime(PlotView):
         if self.is_empty:
             return PLOT.empty
         said = [f"{name} {why if time == fmt.NA else f'{time} {power}'.removesuffix(f' {fmt.NA}')}"
-                for name, time, _, power, why in rows]
+                for name, time, _, power, _, _, why in rows]
         return f"Time per token, median of the newest: {', '.join(said)}."
 
     def table(self) -> Table:
@@ -69,11 +75,13 @@ class TokenTime(PlotView):
         for name in state.plans:
             series = state.lanes.get(name)
             if series is None or waiting(state, name):
-                rows.append((names[name], fmt.NA, fmt.NA, fmt.NA, no_time(state, name)[0]))
+                rows.append((names[name], *[fmt.NA] * 5, no_time(state, name)[0]))
                 continue
+            expected, off = foretold(state, name)
             rows.append((names[name], fmt.time_ns(series.median_ns), fmt.count(float(series.position[-1])),
-                         power_of(series.exponent) or fmt.NA, series.provenance))
-        return Table(("lane", "time per token", "at token", "grows", "provenance"), rows)
+                         power_of(series.exponent) or fmt.NA, fmt.time_ns(expected), fmt.signed_percent(off),
+                         series.provenance))
+        return Table(("lane", "time per token", "at token", "grows", "predicted", "error", "provenance"), rows)
 
 
 def _times(low: float, high: float, log: bool) -> Scale:

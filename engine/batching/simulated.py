@@ -9,19 +9,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.batching.plan import OURS, workload_of
 from engine.orders import BatchingJob, Task
-from engine.planner import form_on
 from engine.protocol import BatchPlan, BatchSample, Ceilings, Refused
 from engine.simulator.bench import BURST_NS, SAMPLE_NS, wait
 from engine.simulator.counters import Counters
-from engine.simulator.decoding import step
 from engine.simulator.forecast import roof_of
-from engine.simulator.prediction import Unpredictable, predict
+from engine.simulator.prediction import Unpredictable
+from engine.simulator.series import execution, name_of
 from engine.simulator.spec import resolve
 from kernels.contract import KernelSpec
 
-LIBRARY, MODEL = "torch_linear", "model"
+LIBRARY = "torch_linear"
 
 
 @dataclass(slots=True, eq=False)
@@ -76,24 +74,10 @@ class SimulatedBatching:
                 task.post(Refused(generation=generation, kernel=LIBRARY, batch=plan.batch,
                                   reason="the library's kernels are not published, and not predicted"))
             try:
-                self._points.append(_Point(plan, self._predicted(task, plan.batch) * 1e9))
+                self._points.append(_Point(plan, execution(batching, plan.batch, gpu, self._catalog).seconds * 1e9))
             except Unpredictable as error:
-                kernel = MODEL if batching.work == "model" else OURS
-                task.post(Refused(generation=generation, kernel=kernel, batch=plan.batch, reason=str(error)))
+                task.post(Refused(generation=generation, kernel=name_of(batching), batch=plan.batch, reason=str(error)))
         self._job = task.job
-
-    def _predicted(self, task: Task[BatchingJob], batch: int) -> float:
-        """Seconds of one execution. Raises: Unpredictable."""
-        batching = task.job.batching
-        if batching.work == "model":
-            decoding = batching.decoding(batch)
-            return step(decoding.model, decoding.lanes[0], batching.dtype, batch, batching.cached, 1, self._gpu).seconds
-        form, workload = form_on(self._catalog[OURS], self.device), workload_of(batching, batch)
-        config = form.configure(workload, self.device)
-        if reasons := form.constraints(workload, config, self.device):
-            raise Unpredictable("; ".join(reasons))
-        assert form.schedule is not None
-        return predict(form.schedule(workload, config), self._gpu).seconds
 
     def _turn(self, task: Task[BatchingJob], point: _Point) -> None:
         batching, plan = task.job.batching, point.plan
@@ -102,5 +86,5 @@ class SimulatedBatching:
         for _ in range(max(1, round(BURST_NS / (launches * point.time_ns)))):
             wait(task, launches * point.time_ns)
             task.post(BatchSample(
-                generation=task.job.generation, kernel=MODEL if batching.work == "model" else OURS, batch=plan.batch,
+                generation=task.job.generation, kernel=name_of(batching), batch=plan.batch,
                 launches=launches, time_ns=point.time_ns, provenance="simulated", source=f"simulator, {self._gpu.title}"))

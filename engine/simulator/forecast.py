@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import msgspec
 
 from engine.faults import fault_of
-from engine.orders import Job
+from engine.orders import AnyJob, DecodingJob, Job
 from engine.planner import form_on
-from engine.protocol import Fault, KernelPlan, Predicted, PredictedLaunch, Roof
+from engine.protocol import Fault, KernelPlan, Predicted, PredictedLaunch, PredictedSeries, Roof
 from engine.simulator import spec
 from engine.simulator.figures import DeviceSpec, SpecError
 from engine.simulator.prediction import Unpredictable, predict
@@ -43,7 +44,7 @@ class Forecasts:
     waits for it."""
 
     def __init__(self, catalog: Mapping[str, KernelSpec]) -> None:
-        self._catalog = catalog
+        self.catalog = catalog
         self._lock = threading.Lock()
         self._known: dict[tuple[object, ...], Predicted] = {}
 
@@ -57,7 +58,7 @@ class Forecasts:
             if key not in self._known:
                 while len(self._known) >= KEPT:
                     del self._known[next(iter(self._known))]
-                self._known[key] = _predicted(self._catalog[plan.kernel], plan, workload, gpu)
+                self._known[key] = _predicted(self.catalog[plan.kernel], plan, workload, gpu)
             return msgspec.structs.replace(self._known[key], generation=generation)
 
 
@@ -90,16 +91,16 @@ def _schedule(kernel: KernelSpec, plan: KernelPlan, workload: Workload, gpu: Dev
 
 
 class Forecaster:
-    """The thread that predicts the newest job's kernels, one after the other. `post` is called from it."""
+    """The thread that predicts the newest job: its kernels, lanes or batch sizes in turn. `post` is called from it."""
 
-    def __init__(self, forecasts: Forecasts, post: Callable[[Job, Predicted | Fault], None]) -> None:
+    def __init__(self, forecasts: Forecasts, post: Callable[[AnyJob, Predicted | PredictedSeries | Fault], None]) -> None:
         self._forecasts, self._post = forecasts, post
         self._changed = threading.Condition()
-        self._job: Job | None = None
+        self._job: AnyJob | None = None
         self._ended = False
         self._thread: threading.Thread | None = None
 
-    def give(self, job: Job) -> None:
+    def give(self, job: AnyJob) -> None:
         """Replaces the job. Never blocks."""
         with self._changed:
             self._job = job
@@ -117,7 +118,7 @@ class Forecaster:
             self._thread.join(timeout_s)
 
     def _work(self) -> None:
-        done: Job | None = None
+        done: AnyJob | None = None
         while True:
             with self._changed:
                 while self._job is done and not self._ended:
@@ -125,12 +126,27 @@ class Forecaster:
                 if self._ended or self._job is None:
                     return
                 done = self._job
-            for plan in done.plans:
-                if plan.refused or self._job is not done or self._ended:
-                    continue
+            for name, ask in self._questions(done):
+                if self._job is not done or self._ended:
+                    break
                 try:
-                    found: Predicted | Fault | None = self._forecasts.of(plan, done.workload, done.device, done.generation)
+                    found: Predicted | PredictedSeries | Fault | None = ask()
+                except Unpredictable as error:
+                    found = PredictedSeries(generation=done.generation, name=name, refused=str(error))
                 except Exception as error:  # a prediction may not take a measurement down
                     found = fault_of(error, "Nothing is predicted of this shape; everything else goes on.")
                 if found is not None:
                     self._post(done, found)
+
+    def _questions(self, job: AnyJob) -> Iterator[tuple[str, Callable[[], Predicted | PredictedSeries | None]]]:
+        """What there is to predict of a job, each by its name."""
+        if isinstance(job, Job):
+            for plan in job.plans:
+                if not plan.refused:
+                    yield plan.kernel, partial(self._forecasts.of, plan, job.workload, job.device, job.generation)
+            return
+        gpu = gpu_of(job.device)
+        if gpu is not None:
+            from engine.simulator.series import of_batches, of_lanes
+
+            yield from of_lanes(job, gpu) if isinstance(job, DecodingJob) else of_batches(job, gpu, self._forecasts.catalog)

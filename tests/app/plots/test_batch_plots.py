@@ -17,7 +17,7 @@ from app.plots import PlotView
 from app.plots.curves import CurveChart
 from app.plots.scales import log_scale
 from app.store import Snapshot, Store
-from engine.protocol import BatchSample, Ceilings, Checked, Event, Refused
+from engine.protocol import BatchSample, Ceilings, Checked, Event, PredictedSeries, Refused
 from tests.app import batch_feed, feed
 from tests.app.batch_feed import batching, planned, run
 from tests.app.plots.test_plots import holds
@@ -165,6 +165,20 @@ def test_latency_has_its_spread(qtbot: QtBot) -> None:
     assert ours.spread is not None
     assert all(ours.spread[0] < ours.y)
     assert all(ours.y < ours.spread[1])
+
+
+def test_what_is_simulated_of_a_batch_size_has_its_error(qtbot: QtBot) -> None:
+    events = run(batching("linear"))
+    told = PredictedSeries(generation=1, name=OURS, at=(1, 256), time_ns=(30e3, 90e3), limiter="HBM")
+    made = view(qtbot, "batch_latency", (726, 300))
+    show(made, snapshot(*events[:2], told, *events[2:]))
+    dotted = next(curve for curve in chart(made).facets[0].curves if len(curve.y) == 2)
+    assert dotted.y.tolist() == [30e3, 90e3]
+    assert not dotted.mark.filled
+    rows = {(row[0], row[1]): row for row in made.table().rows}
+    assert rows["1", OURS][6] == fmt.time_ns(30e3)
+    assert rows["1", OURS][7] != fmt.NA
+    assert rows["2", OURS][6:8] == (fmt.NA, fmt.NA)
 
 
 def test_what_has_no_time_says_why_in_the_table(qtbot: QtBot) -> None:

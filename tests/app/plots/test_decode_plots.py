@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace as changed
 from pytestqt.qtbot import QtBot
 
 from app import format as fmt
+from app.decoding.facts import foretold
 from app.plots import PlotView
 from app.plots.curves import CurveChart
 from app.plots.facets import Curve, thinned
@@ -20,7 +22,7 @@ from app.plots.rows import RowChart
 from app.plots.scales import from_zero
 from app.store import Snapshot, Store
 from app.theme import Mark
-from engine.protocol import CACHES, DecodeSample, Event, MemorySample, Refused
+from engine.protocol import CACHES, DecodeSample, Event, MemorySample, PredictedSeries, Refused
 from tests.app import decode_feed, feed
 from tests.app.decode_feed import decoding, planned, run
 from tests.app.plots.test_plots import holds
@@ -152,6 +154,31 @@ def test_the_exponent_stands_in_the_label_of_each_lane(qtbot: QtBot) -> None:
     each, medians = chart(made).facets[0].curves
     assert (each.name, medians.name) == ("", "no cache")
     assert each.mark.colour.alpha() < medians.mark.colour.alpha()
+
+
+def test_what_is_predicted_of_a_lane_is_dotted_beside_it_with_its_error(qtbot: QtBot) -> None:
+    one = decoding()
+    lane = one.lanes[1].id
+    made = view(qtbot, "token_time", (726, 220))
+    events = run(one, until=0.7)
+    told = PredictedSeries(generation=1, name=lane, at=(130, one.tokens), time_ns=(240e3, 260e3), limiter="HBM")
+    shown = snapshot(*events[:2], told, *events[2:])
+    show(made, shown)
+    dotted, drawn = (curve for curve in chart(made).facets[0].curves if len(curve.y) == 2 or curve.name == "dense")
+    assert dotted.y.tolist() == [240e3, 260e3]
+    assert (dotted.mark.filled, drawn.mark.filled) == (False, True)
+    row = next(row for row in made.table().rows if row[0] == "dense")
+    time_ns, off = foretold(shown.decode, lane)
+    assert time_ns is not None
+    assert off is not None
+    assert 240e3 < time_ns < 260e3
+    assert row[4:6] == (fmt.time_ns(time_ns), fmt.signed_percent(off))
+    simulated = [changed(event, provenance="simulated") if isinstance(event, DecodeSample) else event for event in events]
+    show(made, snapshot(*simulated[:2], told, *simulated[2:]))
+    assert all(len(curve.y) != 2 for curve in chart(made).facets[0].curves)  # a run that is the prediction has no error
+    assert next(row for row in made.table().rows if row[0] == "dense")[5] == fmt.NA
+    assert foretold(snapshot(*events, changed(told, generation=2)).decode, lane) == (None, None)
+    assert foretold(snapshot(*events, changed(told, refused="no")).decode, lane) == (None, None)
 
 
 def test_times_that_are_near_have_a_linear_axis_from_zero(qtbot: QtBot) -> None:

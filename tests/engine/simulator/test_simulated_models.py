@@ -18,12 +18,14 @@ from engine.protocol import (
     LaneDone,
     MemorySample,
     Pause,
+    PredictedSeries,
     Refused,
     Start,
     Stop,
 )
 from engine.simulator import spec
 from kernels.catalog import catalog
+from kernels.contract import Device
 from tests.engine.conftest import Talk
 
 GPT2: Model = next(model for model in shapes.load() if model.id == "gpt2")
@@ -107,6 +109,27 @@ def test_a_model_is_predicted_at_every_batch_that_fits(talk: Talk) -> None:
     times = {sample.batch: sample.time_ns for sample in said.all(BatchSample, kernel="model")}
     assert set(times) == {1, 4}
     assert times[4] < 4 * times[1]
+
+
+def test_lanes_and_batches_of_a_real_gpu_are_predicted_before_they_run(talk: Talk) -> None:
+    here = Device(id="cuda:0", kind="cuda", name="NVIDIA H200", capability=(9, 0), sms=132, memory_bytes=150 << 30)
+    said = talk(*catalog().values(), devices=(here,))
+    said.send(decode(device="cuda:0"))
+    without, dense = (said.wait(PredictedSeries, name=lane.id) for lane in LANES)
+    assert (without.at[0], without.at[-1]) == (DECODING.prompt + 2, DECODING.tokens)
+    assert without.at == tuple(sorted(set(without.at)))
+    assert all(slow > quick > 0 for slow, quick in zip(without.time_ns, dense.time_ns, strict=True))
+    said.send(batch(Batching(width=1024, dtype="float16", batches=(1, 64)), "cuda:0", generation=2))
+    found = said.wait(PredictedSeries, generation=2)
+    assert (found.name, found.at, found.refused) == ("batched_linear", (1, 64), None)
+    said.send(batch(Batching(work="model", model=GPT2, dtype="float16", batches=(2,)), "cuda:0", generation=3))
+    assert said.wait(PredictedSeries, generation=3).name == "model"
+
+
+def test_what_cannot_be_predicted_of_a_lane_is_said(talk: Talk) -> None:
+    said = talk(*catalog().values())
+    said.send(decode(Decoding(model=GPT2, lanes=LANES[1:], prompt=4, new=4, dtype="bfloat16"), "sim:t4"))
+    assert "bfloat16" in (said.wait(PredictedSeries).refused or "")
 
 
 def test_what_does_not_fit_is_refused_by_the_plan(talk: Talk) -> None:
