@@ -74,7 +74,7 @@ def feet(snapshot: Snapshot) -> list[str]:
 
 
 PLOT = Plot(
-    id="traffic", title="Memory traffic", unit="bytes, one execution", needs=("plans", "device", "hello"),
+    id="traffic", title="Traffic", unit="bytes of memory, one execution", needs=("plans", "device", "hello"),
     build=Traffic, place=50,
     empty="What each kernel must move between memory and the chip will stand here, by operand. Tick a kernel to see it.",
 )

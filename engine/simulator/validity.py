@@ -31,7 +31,7 @@ def doubts(kernel: KernelSpec, workload: Workload, spec: DeviceSpec, prediction:
     if min(each.programs for each in prediction.launches[:1]) < spec.sms // 4:
         found.append("so few programs were not held against measurements")
     if not set(spec.names) & set(HELD):
-        found.append(f"our kernels were not measured on a {spec.title}")
+        found.append(f"our kernels were not measured on any {spec.title}")
     if guessed := [name for name in MATTER.get(prediction.limiter, ()) if name in spec.estimated]:
         found.append(f"{', '.join(guessed)} of {spec.title} {'is' if len(guessed) == 1 else 'are'} estimated")
     return tuple(found)
