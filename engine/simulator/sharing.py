@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 
-def round_times(stations: Floats, delay: Floats, customers: int) -> Floats:
+def round_times(stations: Floats, delay: Floats, customers: int, steady: Floats | float = 0.0) -> Floats:
     """How long one round takes where 1, 2, ... customers go round: [customers, ...].
 
     Args:
@@ -21,10 +21,12 @@ def round_times(stations: Floats, delay: Floats, customers: int) -> Floats:
         delay: time that it spends where none waits for another: [...].
     """
     waiting = np.zeros_like(stations)
+    used = np.zeros_like(stations)
     found = np.empty((customers, *delay.shape))
     for here in range(1, customers + 1):
-        residence = stations * (1.0 + waiting)
-        whole = residence.sum(axis=0) + delay
+        residence = stations * (1.0 + waiting - steady * used / 2)
+        whole = np.maximum(residence.sum(axis=0) + delay, here * stations.max(axis=0))
         found[here - 1] = whole
         waiting = here * residence / np.where(whole > 0, whole, 1.0)
+        used = here * stations / np.where(whole > 0, whole, 1.0)
     return found

@@ -7,6 +7,7 @@ A product of float32 is the vector lanes', for TF32 is off.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,18 +15,22 @@ import numpy as np
 from engine.simulator.figures import DeviceSpec
 from engine.simulator.sharing import Floats, round_times
 from engine.simulator.traffic import Touched
-from kernels.contract import Launch, TileOp
+from kernels.contract import Launch, Slot, TileOp
 from kernels.contract.expr import Ints
 from kernels.contract.series import Counted, Runs, Series
 
 STATIONS = ("matrix", "exponential", "vector", "sram")
 PICO = 1e12             # times of programs are whole picoseconds
 PORT = 64               # bytes a clock that an SM takes of the L2. Source: NVIDIA A100 whitepaper, L2 read bandwidth
+ISSUE = 128             # instructions of threads that an SM issues a clock, from 7.0 on: four schedulers, a warp each
+PIPE = 2                # clocks that one instruction of a warp keeps a pipe of 16 lanes. Source: Jia 2018, Jia 2019
 
-# Instructions for each operation that a schedule counts, with conversions, addresses and barriers. Source: the machine code of
-# flash's loop for sm_90, which has 7.06 an element of S at D 64 and 7.70 at D 128, where its schedule counts 5.5 and 6.
-UNCOUNTED = 1.28
+# Instructions of a warp around each product: descriptors, addresses, barriers, the loop. Source: the machine code for sm_90, a
+# turn of the loop: flash 59 and 63 forward, 65 and 70 backward, flash_hopper 41 forward, 51 backward.
+AROUND = 55
+UNIT = 0.97             # of the matrix units' peak that their instructions reach. Source: Luo 2024, wgmma; Sun 2022, mma
 MMA_SHARE = 0.63        # of Hopper's peak that a warp's own products reach. Source: Luo 2024, mma on an H100
+GROUP_ROWS = 64         # of one wgmma. Source: PTX ISA
 
 # Clocks that a group of warps waits for its own results, which nothing else of it can fill. Source: micro-benchmarks of mma
 # and wgmma (Luo 2024, Sun 2022: 25 to 35 clocks an instruction, some 60 till a warpgroup has its accumulators), of shuffles
@@ -58,19 +63,28 @@ def work_of(
     Args:
         residents: programs that an SM holds at once. at_once: that the GPU does. found: what its ops touch.
     """
-    groups, size = runs.launch.streams, runs.sizes
-    stations = sum((_seconds(each, runs.launch, spec, clock_hz) for each in runs.ops),
-                   np.zeros((len(STATIONS), *size.shape)))
-    moved: Ints = np.zeros_like(size)
-    for each in runs.ops:
-        if each.op.operand:
-            moved = moved + each.elements * runs.schedule.operand(each.op.operand).itemsize // each.op.multicast
-    waits = _waits(runs, spec, clock_hz) + _bursts(runs, spec, clock_hz, at_once, found)
-    crowd = np.arange(1, residents + 1).reshape(-1, *[1] * size.ndim)
+    launch, size = runs.launch, runs.sizes
+    groups = launch.streams
+    each = [_seconds(counted, launch, spec, clock_hz) for counted in runs.ops]
+    stations = sum(each, np.zeros((len(STATIONS), *size.shape)))
     matrix, exponential, vector, sram = stations
-    queues = np.stack([np.maximum(matrix, sram), exponential, vector])  # the next operands come while these are multiplied
-    times = round_times(queues / groups, waits, groups * residents)[groups - 1 :: groups]
-    times = np.maximum(times, np.maximum(_supply(runs, spec), crowd * moved / (PORT * clock_hz)))
+    moved: Ints = np.zeros_like(size)
+    for counted in runs.ops:
+        if counted.op.operand:
+            moved = moved + counted.elements * runs.schedule.operand(counted.op.operand).itemsize // counted.op.multicast
+    waits = _waits(runs, spec, clock_hz, found) + _bursts(runs, spec, clock_hz, at_once, found)
+    crowd = np.arange(1, residents + 1).reshape(-1, *[1] * size.ndim)
+    products, exchanged = np.zeros(size.shape), np.zeros(size.shape)
+    for counted, (multiplied, _, _, carried) in zip(runs.ops, each, strict=True):
+        if counted.op.matrix_flops:
+            products = products + np.maximum(multiplied, carried)  # the next operands come while these are multiplied
+        elif counted.op.kind == "compute":
+            exchanged = exchanged + carried
+    alone = max(0.0, PIPE / max(1, launch.warps // 4 // groups) - 1)
+    queues = np.stack([products, exponential, vector, exchanged])
+    times = round_times(queues / groups, waits + alone * vector / groups, groups * residents, 1.0 if SM_STEADY else 0.0)[groups - 1 :: groups]
+    shared = np.maximum(moved / (PORT * clock_hz), sram)
+    times = np.maximum(times, np.maximum(_supply(runs, spec), crowd * shared))
     return Work(
         times=tuple(runs.series(np.maximum(1, np.rint(each * PICO)).astype(np.int64)) for each in times),
         moved=runs.series(moved),
@@ -82,19 +96,42 @@ def work_of(
 def _seconds(counted: Counted, launch: Launch, spec: DeviceSpec, clock_hz: float) -> Floats:
     """Of each station, what an op takes of it in each run: [stations, ...]."""
     op, times = counted.op, counted.times / clock_hz
-    lanes, size = spec.vector_flops_per_clock / 2, _itemsize(op, launch)
-    rate = spec.matrix_flops_per_clock.get("float16") if size < 4 else None
-    vector, matrix, sram = UNCOUNTED * (op.vector_flops + op.exps) / lanes, 0.0, 0.0  # an exponential is issued there too
-    if rate is None:
-        vector += op.matrix_flops / spec.vector_flops_per_clock
-    else:
-        matrix = op.matrix_flops / (rate * spec.achievable_matrix)
-        rows = launch.slot(op.writes[0]).shape[0] if op.matrix_flops else 0
-        if op.matrix_flops and not launch.wgmma:
-            matrix = op.matrix_flops / (rate * (MMA_SHARE if spec.products_from_sram else spec.achievable_matrix))
-            of_warp = max(16, rows // launch.warps)  # rows of a warp, which reads the other operand whole
-            sram = (op.moved_bytes or op.matrix_flops * size / (2 * of_warp)) / spec.sram_bytes_per_clock
+    rate = spec.matrix_flops_per_clock.get("float16") if _itemsize(op, launch) < 4 else None
+    vector, matrix = (op.vector_flops + op.exps) / ISSUE, 0.0  # an exponential is issued there too
+    if op.matrix_flops:
+        vector += AROUND * launch.streams * max(1, launch.warps // 4 // launch.streams)
+        if rate is None:
+            vector += op.matrix_flops / spec.vector_flops_per_clock
+        else:
+            single = not launch.wgmma and spec.products_from_sram
+            matrix = op.matrix_flops / (rate * (MMA_SHARE if single else UNIT))
+    sram = _carried(op, launch, rate is not None) / spec.sram_bytes_per_clock
     return np.stack([times * matrix, times * op.exps / spec.exps_per_clock, times * vector, times * sram])
+
+
+def _carried(op: TileOp, launch: Launch, on_matrix_units: bool) -> float:
+    """Bytes that an op reads of SRAM and puts there."""
+    if op.moved_bytes:
+        return op.moved_bytes
+    if op.kind != "compute":
+        return sum(math.prod(op.tile) * slot.itemsize for slot in map(launch.slot, op.writes or op.reads) if slot.place == "sram")
+    put = sum(_bytes(slot) for slot in map(launch.slot, op.writes) if slot.place == "sram" and slot.name not in op.reads)
+    if not op.matrix_flops or not on_matrix_units:
+        return put
+    rows, columns = launch.slot(op.writes[0]).shape[0], launch.slot(op.writes[0]).shape[-1]
+    size, deep = _itemsize(op, launch), op.matrix_flops / (2 * rows * columns)
+    if not launch.wgmma:
+        of_warp = max(16, rows // launch.warps)  # rows of a warp, which reads the other operand whole
+        return put + op.matrix_flops * size / (2 * of_warp)
+    first = [launch.slot(name) for name in op.reads if name not in op.writes][0]
+    blocks = max(1, rows // GROUP_ROWS)
+    beside = max(1, launch.warps // 4 // blocks) if not launch.groups else 1  # groups that share the rows of a block
+    return put + size * deep * (blocks * columns + (beside * rows if first.place == "sram" else 0))
+
+
+def _bytes(slot: Slot) -> int:
+    """Of one copy."""
+    return slot.bytes // slot.copies
 
 
 def _itemsize(op: TileOp, launch: Launch) -> int:
@@ -103,28 +140,43 @@ def _itemsize(op: TileOp, launch: Launch) -> int:
     return min((slot.itemsize for slot in slots), default=4)
 
 
-def _waits(runs: Runs, spec: DeviceSpec, clock_hz: float) -> Floats:
+def _waits(runs: Runs, spec: DeviceSpec, clock_hz: float, found: tuple[Touched, ...]) -> Floats:
     """Seconds in which a program waits: to begin, for what it has not asked for ahead, for its own results."""
     launch = runs.launch
     ahead_of_all = launch.resident > 0 and any(c.op.warp_role and c.op.kind == "load" for c in runs.ops)
-    found = np.zeros(runs.sizes.shape) if launch.resident else np.full(runs.sizes.shape, BEGIN / clock_hz)
+    missed = {(each.operand, each.kind): each.waves / each.tiles for each in found}
+    waits = np.zeros(runs.sizes.shape) if launch.resident else np.full(runs.sizes.shape, BEGIN / clock_hz)
     asked = False
     for counted in runs.ops:
         op, times = counted.op, counted.times
         if op.kind == "load":
-            if op.ahead:
-                found += 0 if asked else times * ARRIVAL / clock_hz
+            part = min(1.0, missed.get((op.operand, op.kind), 1.0))
+            latency = spec.l2_latency_s + part * (spec.memory_latency_s - spec.l2_latency_s)
+            if op.ahead or op.early:
+                waits += 0 if asked else times * ARRIVAL / clock_hz
             if not asked and not op.early and not (ahead_of_all and op.ahead):
-                found += (np.minimum(times, 1) if op.ahead else times) * spec.memory_latency_s
+                waits += (np.minimum(times, 1) if op.ahead else times) * latency
+            if not op.ahead and not op.early and counted.loops:
+                waits += counted.elements * runs.schedule.operand(op.operand).itemsize / (PORT * clock_hz)
             asked = True
             continue
         asked = False
         if op.kind == "store":
-            found += 0 if ahead_of_all else times * spec.l2_latency_s
-        elif not launch.async_products:
-            found += times * (PRODUCT * (op.matrix_flops > 0) + EXPONENTIALS * (op.exps > 0)) / clock_hz
-    return found
+            if not counted.loops:
+                waits += 0 if ahead_of_all else times * spec.l2_latency_s
+            elif not ahead_of_all and launch.slot(op.reads[0]).place == "registers":
+                waits += counted.elements * runs.schedule.operand(op.operand).itemsize / (PORT * clock_hz)
+        elif launch.async_products:
+            waits += times * (PRODUCT + 2 * ARRIVAL) / 2 * (op.matrix_flops > 0) / clock_hz * TURN_ASYNC
+        else:
+            waits += times * (PRODUCT * (op.matrix_flops > 0) + EXPONENTIALS * (op.exps > 0)) / clock_hz
+            if not op.matrix_flops and _carried(op, launch, True):
+                waits += times * ARRIVAL / clock_hz
+    return waits
 
+import os
+SM_STEADY = int(os.environ.get('SM','0'))
+TURN_ASYNC = float(os.environ.get('TURN','0'))
 
 def _bursts(runs: Runs, spec: DeviceSpec, clock_hz: float, at_once: int, found: tuple[Touched, ...]) -> Floats:
     """Seconds in which the memory serves what programs that begin, or end, together ask for together: before the first product
@@ -137,7 +189,7 @@ def _bursts(runs: Runs, spec: DeviceSpec, clock_hz: float, at_once: int, found: 
         op = counted.op
         if op.kind == "compute":
             computed |= op.matrix_flops > 0
-        elif (op.kind == "store" or not computed) and not op.early:
+        elif (op.kind == "store" or not computed) and not op.early and not (op.kind == "store" and counted.loops):
             each = counted.elements * float(runs.schedule.operand(op.operand).itemsize)
             each = each / np.maximum(counted.times, 1) if op.ahead else each
             part = shared.get((op.operand, op.kind), 1.0)

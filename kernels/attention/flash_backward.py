@@ -200,4 +200,5 @@ def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
     """delta, the walk, dQ from its sum."""
     return key_walk.schedule(
         workload, config, kernel="flash", walk="flash_backward", warps=config["warps"], ring=tuned.ring_depth(config),
-        wgmma=tuned.by_wgmma(config, config["block_m"]))
+        ahead=tuned.loads_ahead(config), sum_in_sram=config.params.get("wgmma", 0) > 0,
+        wgmma=tuned.by_wgmma(config, config["block_m"]), groups=1)
