@@ -14,8 +14,9 @@ from kernels.contract import Launch, Schedule
 from kernels.contract.series import Runs, runs_of
 
 
-import os
-STEADY=np.array(eval(os.environ.get('STEADY','[1,0,0]')))
+STEADY = (1.0, 0.0, 0.0)  # of SMs, L2 and HBM: tiles take an SM the same time each, and what the memory serves comes at random
+
+
 class Unpredictable(ValueError):
     """A launch does not fit this GPU; the text is one sentence."""
 
@@ -141,9 +142,10 @@ def _launched(ready: _Ready, spec: DeviceSpec, clock_hz: float, again: float) ->
     l2 = found.moved.total / (spec.l2_bytes_per_clock * spec.max_clock_hz)  # whose clock is its own
     hbm = traffic.seconds(read, written, spec)
     ramp = begin + spec.l2_latency_s
-    depth = ready.residents * max(1, sum(each.op.ahead + 1 for each in runs.ops if each.op.kind == 'load' and each.loops))
-    paces = np.array([max(0.0, end - ramp), l2, hbm])
-    seconds = ramp + float(round_times(paces, np.zeros(()), depth, STEADY)[-1]) / depth
+    tiles = sum(each.op.ahead + 1 for each in runs.ops if each.op.kind == "load" and each.loops)  # under way, of a program
+    depth = ready.residents * max(1, tiles)
+    paces = np.array([max(found.seconds["matrix"] / spec.sms, end - ramp), l2, hbm])
+    seconds = ramp + float(round_times(paces, np.zeros(()), depth, np.array(STEADY))[-1]) / depth
     breakdown = {name: each / spec.sms for name, each in found.seconds.items()} | {
         "L2": l2, "HBM": hbm, "waits": found.waits / ready.residents / spec.sms, "tail": max(0.0, end - busy)}
     return Launched(
