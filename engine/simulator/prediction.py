@@ -13,7 +13,6 @@ from engine.simulator.sharing import round_times
 from kernels.contract import Launch, Schedule
 from kernels.contract.series import Runs, runs_of
 
-
 STEADY = (1.0, 0.0, 0.0)  # of SMs, L2 and HBM: tiles take an SM the same time each, and what the memory serves comes at random
 
 

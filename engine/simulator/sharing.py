@@ -16,8 +16,8 @@ Floats = NDArray[np.float64]
 def round_times(stations: Floats, delay: Floats, customers: int, steady: Floats | float = 0.0) -> Floats:
     """How long one round takes where 1, 2, ... customers go round: [customers, ...].
 
-    Who comes to a station finds there those that wait, and one that is served: of its time, where times are as random as
-    arrivals, a whole one is left, where they are all the same half of one. Nobody is served faster than the busiest station can.
+    Who comes to a station finds there those that wait, and one that is served: of its time a whole one is left where times are
+    as random as arrivals, half of one where they are all the same. None is served faster than the busiest station can.
     Source: Reiser 1979, A queueing network analysis of computer communication networks with window flow control.
 
     Args:

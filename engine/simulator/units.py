@@ -1,8 +1,8 @@
 """What an op asks of the units of an SM: seconds of each.
 
-matrix: products, at the rate that their instructions reach. exponential: MUFU. vector: what the four schedulers issue, a
-thread's instruction each: operations on elements, exponentials, and what stands around each product; a product of float32 is the
-lanes', for TF32 is off. sram: what warps and matrix units read of shared memory and put there.
+matrix: products, at the rate that their instructions reach. exponential: MUFU. vector: what the four schedulers issue,
+operations on elements, exponentials, and what stands around each product; a product of float32 is the lanes', for TF32 is off.
+sram: what warps and matrix units read of shared memory and put there.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ STATIONS = ("matrix", "exponential", "vector", "sram")
 ISSUE = 128             # instructions of threads a clock and SM: four schedulers, a warp each. Source: NVIDIA's tuning guides
 PIPE = 2                # clocks that a warp's instruction keeps a pipe of 16 lanes. Source: Jia 2018, Jia 2019
 
-# Instructions of a warp around each product: descriptors, addresses, barriers, the loop. Source: the machine code for sm_90, of a
-# turn of the loop what is neither an operation on elements nor a conversion: flash 59 and 63 a product forward, 65 and 70
+# Instructions of a warp around each product: descriptors, addresses, barriers, the loop. Source: the machine code for sm_90, of
+# a turn of the loop what is neither an operation on elements nor a conversion: flash 59 and 63 a product forward, 65 and 70
 # backward, flash_hopper 41 forward, 51 backward.
 AROUND = 55
 UNIT = 0.97             # of the matrix units' peak that their instructions reach. Source: Luo 2024, wgmma; Sun 2022, mma
@@ -82,8 +82,8 @@ def put_bytes(op: TileOp, launch: Launch) -> int:
 
 
 def _operand_bytes(op: TileOp, launch: Launch) -> float:
-    """Of a product [rows, columns] those factors that lie in SRAM: each block of rows that is multiplied at once reads the right
-    one whole, and the left one is read by all that share a block's columns."""
+    """Of a product [rows, columns] those factors that lie in SRAM: each block of rows that is multiplied at once reads the
+    right one whole, and the left one is read by all that share a block's columns."""
     rows, columns = launch.slot(op.writes[0]).shape[0], launch.slot(op.writes[0]).shape[-1]
     deep = op.matrix_flops / (2 * rows * columns)
     factors = _factors(op, launch)

@@ -29,7 +29,8 @@ class Work:
     Attributes:
         times: picoseconds of each where 1, 2, ... share its SM.
         moved: bytes of each between L2 and SM.
-        seconds: of each unit, over all programs: an SM's, by units.STATIONS; of the matrix units no less than large products take.
+        seconds: of each unit, over all programs: an SM's, by units.STATIONS; of the matrix units no less than large products
+            take.
         waits: seconds of waiting, over all programs.
     """
 
@@ -44,8 +45,8 @@ def work_of(
 ) -> Work:
     """What the programs of a launch ask of an SM.
 
-    A product takes the longer of multiplying and of reading its operands, which come while others are multiplied. A lone warp of
-    a scheduler issues every other clock, for its instructions wait for one pipe; where a group has more, they fill that.
+    A product takes the longer of multiplying and of reading its operands, which come while others are multiplied. A lone warp
+    of a scheduler issues every other clock, for its instructions wait for one pipe; where a group has more, they fill that.
 
     Args:
         residents: programs that an SM holds at once. at_once: that the GPU does. found: what its ops touch.
@@ -86,9 +87,9 @@ def _bytes(runs: Runs, counted: Counted) -> Ints:
 def _waits(runs: Runs, spec: DeviceSpec, clock_hz: float, found: tuple[Touched, ...]) -> Floats:
     """Seconds in which a program waits: to begin, for what it has not asked for ahead, for its own results, for barriers.
 
-    What runs ahead or early was asked for before. A tile that several programs of a wave load comes from HBM for one of them. What
-    warps store from registers in a loop goes through their port while they wait; what the copy engine takes from SRAM does not
-    hold them up.
+    What runs ahead or early was asked for before. A tile that several programs of a wave load comes from HBM for one of them.
+    What warps store from registers in a loop goes through their port while they wait; what the copy engine takes from SRAM does
+    not hold them up.
     """
     launch = runs.launch
     ahead_of_all = launch.resident > 0 and any(c.op.warp_role and c.op.kind == "load" for c in runs.ops)
@@ -98,9 +99,10 @@ def _waits(runs: Runs, spec: DeviceSpec, clock_hz: float, found: tuple[Touched, 
     for place, counted in enumerate(runs.ops):
         op, times = counted.op, counted.times
         if op.kind == "load":
-            latency = spec.l2_latency_s + min(1.0, missed.get(op.operand, 1.0)) * (spec.memory_latency_s - spec.l2_latency_s)
+            part = min(1.0, missed.get(op.operand, 1.0))
+            latency = spec.l2_latency_s + part * (spec.memory_latency_s - spec.l2_latency_s)
             shared = launch.slot(op.writes[0]).place == "sram"
-            if counted.loops and shared and not (asked and op.warp_role):  # it is there; with no producer its place is free, too
+            if counted.loops and shared and not (asked and op.warp_role):  # it is there; and, with no producer, its place free
                 waits += times * (1 if op.warp_role else 2) * ARRIVAL / clock_hz
             if not asked and not op.early and not (ahead_of_all and op.ahead):
                 waits += (np.minimum(times, 1) if op.ahead else times) * latency

@@ -119,7 +119,7 @@ def cost(workload: AttentionWorkload, config: Config) -> Cost:
 
 
 def _softmax_flops(config: Config) -> int:
-    """Of a step: a comparison and a choice for the mask, always; scale and subtract, max, sum over S; w, l, lse; and dropout."""
+    """Of a step: over S a comparison and a choice for the mask, scale and subtract, max, sum; w, l, lse; and dropout."""
     bm, bn = config["block_m"], config["block_n"]
     return (6 + DROPOUT_FLOPS * config.params.get("dropout", 0)) * bm * bn + 3 * bm
 

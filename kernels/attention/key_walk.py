@@ -168,8 +168,9 @@ def schedule(
             *((load("K"), load("V")) if idle or not w.window else (Loop(var="any", last=seen, body=(load("K"), load("V"))),)),
             TileOp(kind="compute", title="dK = 0, dV = 0", fn="start_gradients", writes=("dK", "dV"), warp_role=computer),
             Loop(var="r", last=const(share), body=(
-                Loop(var="m", first=first, last=last,
-                     body=_tile_ops(w, config, ring - 1 if ahead is None else ahead, roles, var("g") * share + var("r"), alone, moved or {})),)),
+                Loop(var="m", first=first, last=last, body=_tile_ops(
+                    w, config, ring - 1 if ahead is None else ahead, roles, var("g") * share + var("r"), alone,
+                    moved or {})),)),
             *(() if shared else (scaled,)), store("dK"), store("dV"),
         ),
         sram_bytes=compiled.sram_bytes if compiled else None, registers=compiled.registers if compiled else None, **more,

@@ -14,7 +14,7 @@ from engine.bench import published, simulator, simulator_page
 from engine.bench.commands import bench
 from engine.bench.published import Table
 from engine.options import BadInput
-from engine.simulator import spec, work
+from engine.simulator import spec, units, work
 from engine.simulator.prediction import predict
 from kernels.catalog import catalog
 from tests.engine.simulator.test_published import TABLES, write
@@ -155,9 +155,10 @@ def test_the_page_is_what_the_command_writes_now(results: dict[str, simulator.Re
 
 def test_the_page_names_every_constant_with_its_value(results: dict[str, simulator.Result]) -> None:
     text = simulator_page.page(list(results.values()))
-    for name in simulator_page.CONSTANTS:
-        assert f"| `{name}` | {getattr(work, name):g} |" in text
-    assert {name for name in vars(work) if name.isupper()} - {"PICO", "STATIONS"} == set(simulator_page.CONSTANTS)
+    for name, value in simulator_page.CONSTANTS.items():
+        assert f"| `{name}` | {value:g} |" in text
+    there = {name: value for module in (work, units) for name, value in vars(module).items() if name.isupper()}
+    assert {name: there[name] for name in there.keys() - {"PICO", "STATIONS"}} == simulator_page.CONSTANTS
 
 
 # --- the command ----------------------------------------------------------------------------------------------------
