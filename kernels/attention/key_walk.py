@@ -121,7 +121,8 @@ def cost(workload: AttentionWorkload, config: Config, parts: int = 1, idle: bool
 
 def schedule(
     workload: AttentionWorkload, config: Config, *, kernel: str, walk: str, warps: int, ring: int, turns: int = 1,
-    sum_in_sram: bool = False, parts: int = 1, idle: bool = True, ahead: int | None = None, roles: tuple[str, str] = ("", ""),
+    sum_in_sram: bool = False, parts: int = 1, idle: bool = True, ahead: int | None = None,
+    single: Collection[str] = (), roles: tuple[str, str] = ("", ""),
     alone: Collection[str] = (), moved: Mapping[str, int] | None = None, **more: Any,
 ) -> Schedule:
     """delta, the walk of each block of keys over its queries, and dQ from its sum.
@@ -130,6 +131,7 @@ def schedule(
         kernel, walk: names of the kernel and of its launch that walks.
         ring: copies of Q, dO, base and delta.
         ahead: turns that their loads run ahead; left out, one less than there are copies.
+        single: those of base and delta that have one copy in shared memory.
         turns: places that dS takes in turn.
         sum_in_sram: whether what is added to dQ's sum leaves from shared memory.
         parts: programs that share the query heads of a KV head, and add to sums of dK and dV.
@@ -163,7 +165,8 @@ def schedule(
     launch = Launch(
         name=walk, title="dK and dV by blocks of keys", warps=warps,
         grid=(Axis("n", cdiv(w.keys, bn)), Axis("g", w.kv_heads * parts), Axis("b", w.batch)),
-        slots=_slots(w, config, {name: 1 if name in alone else ring for name in RINGS}, turns, sum_in_sram, "V" in alone),
+        slots=_slots(w, config, {name: 1 if name in alone or name in single else ring for name in RINGS}, turns, sum_in_sram,
+                     "V" in alone, single),
         body=(
             *((load("K"), load("V")) if idle or not w.window else (Loop(var="any", last=seen, body=(load("K"), load("V"))),)),
             TileOp(kind="compute", title="dK = 0, dV = 0", fn="start_gradients", writes=("dK", "dV"), warp_role=computer),
@@ -182,12 +185,12 @@ def schedule(
 
 def _slots(
     workload: AttentionWorkload, config: Config, rings: Mapping[str, int], turns: int, sum_in_sram: bool,
-    values_in_registers: bool,
+    values_in_registers: bool, single: Collection[str],
 ) -> tuple[Slot, ...]:
     bm, bn, bd, size = config["block_m"], config["block_n"], row_walk.width(workload, config), workload.itemsize
 
     def numbers(name: str) -> Slot:
-        place: Any = "sram" if rings[name] > 1 else "registers"
+        place: Any = "sram" if rings[name] > 1 or name in single else "registers"
         return Slot(name=name, operand=name, shape=(bm,), itemsize=4, copies=rings[name], place=place)
 
     return (
