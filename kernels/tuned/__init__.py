@@ -130,7 +130,8 @@ def loads_ahead(config: Config) -> int:
     """Whole turns that Triton's pipeline of loads runs ahead: a tile is asked for at the end of a turn, one less than stages
     before its own.
 
-    Source: the machine code of flash and its backward pass for sm_80 and sm_90, where the copies stand before the loop's end.
+    Where a product is still under way then, as flash's P V is, it hides that, and a ring is as good as filled a turn earlier.
+    Source: the machine code of flash and its backward pass for sm_90, where the copies stand before the loop's end.
     """
     return max(0, config["stages"] - 2)
 
