@@ -8,11 +8,13 @@ from importlib.resources import files
 
 from engine.bench.published import Unit
 from engine.bench.simulator import Entry, Result
-from engine.simulator import spec, work
+from engine.simulator import spec, units, work
 
 UNITS: dict[Unit, str] = {
     "tflops": "TFLOP/s", "us": "µs", "ms": "ms", "gb": "GB", "gb_read": "GB read", "s": "s", "tokens_per_s": "tokens/s"}
-CONSTANTS = ("PORT", "UNCOUNTED", "MMA_SHARE", "PRODUCT", "EXPONENTIALS", "ARRIVAL", "EXCHANGE", "BEGIN", "PLACED")
+CONSTANTS = {name: getattr(module, name) for module, names in (
+    (work, ("PORT", "PRODUCT", "EXPONENTIALS", "ARRIVAL", "EXCHANGE", "BEGIN", "PLACED")),
+    (units, ("ISSUE", "PIPE", "AROUND", "UNIT", "MMA_SHARE", "MMA_ROWS", "GROUP_ROWS"))) for name in names}
 OVERVIEW = ("table", "kernel", "rows", "mean error", "of time", "aim", "worst", "roofline", "of time")
 
 
@@ -43,7 +45,7 @@ def _head(results: Sequence[Result]) -> list[str]:
     filled = text.format(
         chosen="; rows marked as chosen from gave a figure to their own table, whose note names it" if chosen else "",
         estimated="\n".join(f"- {title}: {', '.join(names) or 'none'}" for title, names in named.items()),
-        **{name: f"{getattr(work, name):g}" for name in CONSTANTS})
+        **{name: f"{value:g}" for name, value in CONSTANTS.items()})
     return [*filled.splitlines(), ""]
 
 

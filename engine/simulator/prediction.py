@@ -14,6 +14,8 @@ from engine.simulator.sharing import round_times
 from kernels.contract import Launch, Schedule
 from kernels.contract.series import Runs, Series, runs_of
 
+STEADY = (1.0, 0.0, 0.0)  # of SMs, L2 and HBM: tiles take an SM the same time each, and what the memory serves comes at random
+
 
 class Unpredictable(ValueError):
     """A launch does not fit this GPU; the text is one sentence."""
@@ -191,9 +193,10 @@ def _played(ready: Ready, spec: DeviceSpec, clock_hz: float, warm: Collection[st
     l2 = found.moved.total / (spec.l2_bytes_per_clock * spec.max_clock_hz)  # whose clock is its own
     hbm = traffic.seconds(read, written, spec)
     ramp = begin + spec.l2_latency_s + found.alone
-    depth = ready.residents * max(1, sum(each.op.ahead + 1 for each in runs.ops if each.op.ahead))
-    shared = np.array([max(0.0, end - ramp), l2, hbm])
-    seconds = ramp + float(round_times(shared, np.zeros(()), depth)[-1]) / depth
+    tiles = sum(each.op.ahead + 1 for each in runs.ops if each.op.kind == "load" and each.loops)  # under way, of a program
+    depth = ready.residents * max(1, tiles)
+    shared = np.array([max(found.seconds["matrix"] / spec.sms, end - ramp), l2, hbm])
+    seconds = ramp + float(round_times(shared, np.zeros(()), depth, np.array(STEADY))[-1]) / depth
     breakdown = {name: each / spec.sms for name, each in found.seconds.items()} | {
         "L2": l2, "HBM": hbm, "waits": found.waits / ready.residents / spec.sms, "tail": max(0.0, end - busy)}
     launched = Launched(

@@ -9,8 +9,9 @@ Passes over N_q N_kv of `eager_masked`, in elements of the dtype:
     backward  dV 1; dP written 1; dropout 2, and the byte; softmax 3; dQ 1; dK 1
 In 16 bits that is 18; beside it operands of the size N D move 12 times. For GPT-2 medium (B 64, H 16, N 1024, D 64) 40.3 GB, as
 Dao et al. (2022), figure 2, counts for standard attention.
-The mask itself, one for all heads, is made beforehand. Heads of a group share K and V without the copies a user would make, and
-Q and K are not copied into the order of heads.
+The mask itself, one for all heads, is made beforehand. Heads of a group share K and V without the copies a user would make.
+`eager` copies as the benchmark does, whose Q, K and V lie in one array in the order of tokens: each into the order of heads
+before it is multiplied, dO too, and the gradients back; `eager_masked` does not, for the paper's figure does not count it.
 Source: attention_pytorch in benchmarks/benchmark_flash_attention.py of Dao-AILab/flash-attention.
 A guess: cuBLAS's tiles, 72 registers a thread of what multiplies nothing, 20 operations an element for dropout.
 """
@@ -23,6 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace as replace_operand
 
 from kernels.attention import peer, products, reference
 from kernels.attention.chain import Step, cost_of, products_config, schedule_of, with_resources
@@ -67,6 +69,7 @@ def operands(chain: Chain, workload: AttentionWorkload) -> tuple[Operand, ...]:
     square: dict[str, Any] = {"shape": (w.batch, w.heads, w.seq, w.keys), "itemsize": w.itemsize}
     left: Any = "saved" if backward else "scratch"
     made = ["dP", "dS"] if backward else ["S"]
+    given = reference.operands(w)
     if backward and chain.full:
         made.append("dP dropped")
     if not backward and chain.masked(w):
@@ -77,7 +80,11 @@ def operands(chain: Chain, workload: AttentionWorkload) -> tuple[Operand, ...]:
         found.append(Operand(name="keep", role=left, dtype="int8", **square | {"itemsize": 1}))
     if chain.masked(w) and not backward:
         found.append(Operand(name="mask", shape=(w.seq, w.keys), itemsize=w.itemsize, role="saved"))
-    return (*reference.operands(w), *found)
+    copied = ("dO", "dQ", "dK", "dV") if backward else ("Q", "K", "V")
+    if not chain.full:
+        found += [replace_operand(operand, name=f"{operand.name} by heads", role="scratch") for operand in given
+                  if operand.name in copied]
+    return (*given, *found)
 
 
 def save(chain: Chain, workload: AttentionWorkload, tensors: Tensors) -> None:
@@ -103,23 +110,36 @@ def steps(chain: Chain, workload: AttentionWorkload, config: Config) -> Iterator
     arrays = {operand.name: operand for operand in operands(chain, workload)}
     multiply, each = partial(product, arrays, config), partial(elementwise, arrays, config)
     scale, p = workload.head_dim**-0.5, "P dropped" if chain.full else "P"
+    own = "" if chain.full else " by heads"
+
+    def copy(read: str, write: str) -> Step:
+        return each(f"copy_{read[:2].strip()}", f"{write} = {read}", (read,), (write,), "scaled", scale=1.0)
+
     if workload.pass_ == "forward":
         masked = chain.masked(workload)
-        yield multiply("scores", "S = Q Kᵗ / √D", "nt", ("Q", "K"), "S", alpha=scale)
+        if own:
+            yield from (copy(name, name + own) for name in "QK")
+        yield multiply("scores", "S = Q Kᵗ / √D", "nt", (f"Q{own}", f"K{own}"), "S", alpha=scale)
         if masked:
             yield each("mask", "S = S + mask", ("S", "mask"), ("S masked",), "added", vector_flops=1)
         yield softmax(arrays, config, "S masked" if masked else "S", "P")
         if chain.full:
             yield each("dropout", "P = dropout(P)", ("P",), ("P dropped", "keep"), "dropped", vector_flops=DROPOUT_FLOPS)
-        yield multiply("pv", "O = P V", "nn", (p, "V"), "O")
+        if own:
+            yield copy("V", "V" + own)
+        yield multiply("pv", "O = P V", "nn", (p, f"V{own}"), "O")
         return
-    yield multiply("dV", "dV = Pᵗ dO", "tn", (p, "dO"), "dV")
-    yield multiply("dP", "dP = dO Vᵗ", "nt", ("dO", "V"), "dP dropped" if chain.full else "dP")
+    if own:
+        yield copy("dO", "dO" + own)
+    yield multiply("dV", "dV = Pᵗ dO", "tn", (p, f"dO{own}"), f"dV{own}")
+    yield multiply("dP", "dP = dO Vᵗ", "nt", (f"dO{own}", "V"), "dP dropped" if chain.full else "dP")
     if chain.full:
         yield each("dropout_backward", "dP where P was kept", ("dP dropped", "keep"), ("dP",), "kept", vector_flops=2)
     yield softmax_backward(arrays, config, "dP", "P", "dS")
-    yield multiply("dQ", "dQ = dS K / √D", "nn", ("dS", "K"), "dQ", alpha=scale)
-    yield multiply("dK", "dK = dSᵗ Q / √D", "tn", ("dS", "Q"), "dK", alpha=scale)
+    yield multiply("dQ", "dQ = dS K / √D", "nn", ("dS", "K"), f"dQ{own}", alpha=scale)
+    yield multiply("dK", "dK = dSᵗ Q / √D", "tn", ("dS", "Q"), f"dK{own}", alpha=scale)
+    if own:
+        yield from (copy(name + own, name) for name in ("dQ", "dK", "dV"))
 
 
 def configure(chain: Chain, workload: AttentionWorkload, device: Device) -> Config:

@@ -119,9 +119,9 @@ def cost(workload: AttentionWorkload, config: Config) -> Cost:
 
 
 def _softmax_flops(config: Config) -> int:
-    """Of a step: scale and subtract, max, sum over S; w, l, lse; and dropout."""
+    """Of a step: over S a comparison and a choice for the mask, scale and subtract, max, sum; w, l, lse; and dropout."""
     bm, bn = config["block_m"], config["block_n"]
-    return (4 + DROPOUT_FLOPS * config.params.get("dropout", 0)) * bm * bn + 3 * bm
+    return (6 + DROPOUT_FLOPS * config.params.get("dropout", 0)) * bm * bn + 3 * bm
 
 
 def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
@@ -167,15 +167,17 @@ def _step(workload: AttentionWorkload, config: Config, opens: bool, done: bool) 
         rows_op("load", "O sum", config, "O", early=True), rows_op("load", "lse", config, early=True),
     )
     q_bytes, k_bytes = 2 * bm * bd * warps, 2 * bn * bd * config.params.get("k_in_sram", 0)
+    numbers, parts = 2 * 4 * bm * (warps + warps * warps), 2 * 4 * bm * bd * warps  # maxima and sums; O, of each warp's keys
     return (
         rows_op("load", "Q", config, ahead=1), *so_far,
         TileOp(kind="compute", title="S = Q Kᵗ / √D", fn="scores", reads=("Q", "K"), writes=("S",), matrix_flops=product,
                moved_bytes=q_bytes + k_bytes, args={"scale": w.head_dim**-0.5, **mask}),
         TileOp(kind="compute", title="softmax of the tile: P, l, lse; w of O so far", fn="lse_softmax", reads=("S", "lse"),
-               writes=("P", "l", "w", "lse"), vector_flops=_softmax_flops(config), exps=bm * bn + 2 * bm),
+               writes=("P", "l", "w", "lse"), vector_flops=_softmax_flops(config), exps=bm * bn, moved_bytes=numbers),
         TileOp(kind="compute", title="O = w O + P V", fn="weighted_pv", reads=("O", "w", "P", "V"), writes=("O",),
-               matrix_flops=product, vector_flops=0 if opens else bm * bd, moved_bytes=2 * 4 * bm * bd * warps),
-        TileOp(kind="compute", title="O = O / l", fn="finish", reads=("O", "l"), writes=("O",), vector_flops=bm * bd),
+               matrix_flops=product, vector_flops=0 if opens else bm * bd),
+        TileOp(kind="compute", title="O of all warps; w, log l; O = O / l", fn="finish", reads=("O", "l"), writes=("O",),
+               vector_flops=bm * bd, exps=2 * bm, moved_bytes=parts),
         rows_op("store", "lse", config, mode="write" if opens else "rewrite"),
         rows_op("store", "O", config) if done else
         rows_op("store", "O sum", config, "O", mode="write" if opens else "rewrite"),

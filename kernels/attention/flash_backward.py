@@ -197,7 +197,9 @@ def sram_bytes(workload: AttentionWorkload, config: Config) -> int:
 
 
 def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
-    """delta, the walk, dQ from its sum."""
+    """delta, the walk, dQ from its sum. All warps meet to hand over dS, and dQ where TMA takes it from shared memory."""
+    by_tma = config.params.get("wgmma", 0) > 0 and config["stages"] > 1  # with one stage places are shared
     return key_walk.schedule(
         workload, config, kernel="flash", walk="flash_backward", warps=config["warps"], ring=tuned.ring_depth(config),
-        wgmma=tuned.by_wgmma(config, config["block_m"]))
+        ahead=tuned.loads_ahead(config), single=("base", "delta") if by_tma else (), sum_in_sram=by_tma,
+        wgmma=tuned.by_wgmma(config, config["block_m"]), groups=1)

@@ -424,5 +424,5 @@ def schedule(workload: AttentionWorkload, config: Config) -> Schedule:
     return key_walk.schedule(
         workload, config, kernel="flash_hopper", walk="flash_hopper_backward", warps=12, ring=config["stages"],
         turns=2, sum_in_sram=True, parts=parts(workload), idle=False, roles=("producer", "consumer"), groups=2,
-        async_products=True, wgmma=True,
+        wgmma=True,
     )

@@ -121,14 +121,17 @@ def cost(workload: AttentionWorkload, config: Config, parts: int = 1, idle: bool
 
 def schedule(
     workload: AttentionWorkload, config: Config, *, kernel: str, walk: str, warps: int, ring: int, turns: int = 1,
-    sum_in_sram: bool = False, parts: int = 1, idle: bool = True, roles: tuple[str, str] = ("", ""),
+    sum_in_sram: bool = False, parts: int = 1, idle: bool = True, ahead: int | None = None,
+    single: Collection[str] = (), roles: tuple[str, str] = ("", ""),
     alone: Collection[str] = (), moved: Mapping[str, int] | None = None, **more: Any,
 ) -> Schedule:
     """delta, the walk of each block of keys over its queries, and dQ from its sum.
 
     Args:
         kernel, walk: names of the kernel and of its launch that walks.
-        ring: copies of Q, dO, base and delta, so that loads run one less ahead.
+        ring: copies of Q, dO, base and delta.
+        ahead: turns that their loads run ahead; left out, one less than there are copies.
+        single: those of base and delta that have one copy in shared memory.
         turns: places that dS takes in turn.
         sum_in_sram: whether what is added to dQ's sum leaves from shared memory.
         parts: programs that share the query heads of a KV head, and add to sums of dK and dV.
@@ -162,13 +165,15 @@ def schedule(
     launch = Launch(
         name=walk, title="dK and dV by blocks of keys", warps=warps,
         grid=(Axis("n", cdiv(w.keys, bn)), Axis("g", w.kv_heads * parts), Axis("b", w.batch)),
-        slots=_slots(w, config, {name: 1 if name in alone else ring for name in RINGS}, turns, sum_in_sram, "V" in alone),
+        slots=_slots(w, config, {name: 1 if name in alone or name in single else ring for name in RINGS}, turns, sum_in_sram,
+                     "V" in alone, single),
         body=(
             *((load("K"), load("V")) if idle or not w.window else (Loop(var="any", last=seen, body=(load("K"), load("V"))),)),
             TileOp(kind="compute", title="dK = 0, dV = 0", fn="start_gradients", writes=("dK", "dV"), warp_role=computer),
             Loop(var="r", last=const(share), body=(
-                Loop(var="m", first=first, last=last,
-                     body=_tile_ops(w, config, ring, roles, var("g") * share + var("r"), alone, moved or {})),)),
+                Loop(var="m", first=first, last=last, body=_tile_ops(
+                    w, config, ring - 1 if ahead is None else ahead, roles, var("g") * share + var("r"), alone,
+                    moved or {})),)),
             *(() if shared else (scaled,)), store("dK"), store("dV"),
         ),
         sram_bytes=compiled.sram_bytes if compiled else None, registers=compiled.registers if compiled else None, **more,
@@ -180,12 +185,12 @@ def schedule(
 
 def _slots(
     workload: AttentionWorkload, config: Config, rings: Mapping[str, int], turns: int, sum_in_sram: bool,
-    values_in_registers: bool,
+    values_in_registers: bool, single: Collection[str],
 ) -> tuple[Slot, ...]:
     bm, bn, bd, size = config["block_m"], config["block_n"], row_walk.width(workload, config), workload.itemsize
 
     def numbers(name: str) -> Slot:
-        place: Any = "sram" if rings[name] > 1 else "registers"
+        place: Any = "sram" if rings[name] > 1 or name in single else "registers"
         return Slot(name=name, operand=name, shape=(bm,), itemsize=4, copies=rings[name], place=place)
 
     return (
@@ -205,7 +210,7 @@ def _slots(
 
 
 def _tile_ops(
-    workload: AttentionWorkload, config: Config, ring: int, roles: tuple[str, str], head: Expr, alone: Collection[str],
+    workload: AttentionWorkload, config: Config, ahead: int, roles: tuple[str, str], head: Expr, alone: Collection[str],
     moved: Mapping[str, int],
 ) -> tuple[TileOp, ...]:
     """One tile of queries of a query head."""
@@ -221,7 +226,7 @@ def _tile_ops(
                       matrix_flops=2 * bm * bn * bd if product else 0, moved_bytes=moved.get(writes, 0), **more)
 
     def load(name: str) -> TileOp:
-        return move("load", name, numbers=name in ("base", "delta"), ahead=0 if name in alone else ring - 1,
+        return move("load", name, numbers=name in ("base", "delta"), ahead=0 if name in alone else ahead,
                     early=name in alone, warp_role=loader)
 
     return (

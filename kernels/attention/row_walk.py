@@ -102,20 +102,21 @@ def tile_ops(
 
     Args:
         head: (batch, KV head) as expressions.
-        ring: copies of K and V, so that loads run one less ahead.
+        ring: copies of K and V, so that loads run one less ahead, where `loads` does not say.
         roles: of the warps that load and of those that compute.
         moved: bytes between SRAM and registers of the products, by what they give: S and O.
         loads: what else is true of the loads.
     """
     w, bm, bn, bd = workload, config["block_m"], config["block_n"], width(workload, config)
     at, (loader, computer), moved = (*head, var("j") * bn, const(0)), roles, moved or {}
+    loads = {"ahead": ring - 1} | loads
     mask: dict[str, Expr | float] = {
         "row": var("m") * bm, "col": var("j") * bn, "shift": w.keys - w.seq, "causal": int(w.causal), "window": w.window,
     }
     return (
-        TileOp(kind="load", title="load K", operand="K", at=at, tile=(1, 1, bn, bd), writes=("K",), ahead=ring - 1,
+        TileOp(kind="load", title="load K", operand="K", at=at, tile=(1, 1, bn, bd), writes=("K",),
                warp_role=loader, **loads),
-        TileOp(kind="load", title="load V", operand="V", at=at, tile=(1, 1, bn, bd), writes=("V",), ahead=ring - 1,
+        TileOp(kind="load", title="load V", operand="V", at=at, tile=(1, 1, bn, bd), writes=("V",),
                warp_role=loader, **loads),
         TileOp(kind="compute", title="S = Q Kᵗ / √D", fn="scores", reads=("Q", "K"), writes=("S",), warp_role=computer,
                args={"scale": w.head_dim**-0.5, **mask}, matrix_flops=2 * bm * bn * bd, moved_bytes=moved.get("S", 0)),

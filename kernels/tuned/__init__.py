@@ -126,6 +126,16 @@ def ring_depth(config: Config) -> int:
     return config["stages"] if config.params.get("wgmma") else max(1, config["stages"] - 1)
 
 
+def loads_ahead(config: Config) -> int:
+    """Whole turns that Triton's pipeline of loads runs ahead: a tile is asked for at the end of a turn, one less than stages
+    before its own.
+
+    Where a product is still under way then, as flash's P V is, it hides that, and a ring is as good as filled a turn earlier.
+    Source: the machine code of flash and its backward pass for sm_90, where the copies stand before the loop's end.
+    """
+    return max(0, config["stages"] - 2)
+
+
 def by_wgmma(config: Config, rows: int) -> bool:
     """Whether a product whose tall side has so many rows is made by warpgroups. Source: tests/kernels/test_compile.py."""
     return config.params.get("wgmma", 0) > 0 and rows >= WARPGROUP_ROWS

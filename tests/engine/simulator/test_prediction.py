@@ -24,6 +24,7 @@ from kernels.contract.walk import ops_of
 
 SPECS = {spec.id: spec for spec in specs.load()}
 SAME = 1 + 1e-9
+MISSED = 1.005  # a program's latencies are of what its wave misses, and a larger wave may miss more
 H200 = SPECS["h200-sxm"]
 PREDICTED = [spec for spec in catalog().values() if spec.blueprint and spec.info.family != "linear"]
 
@@ -68,7 +69,7 @@ def test_more_sms_slow_no_launch_but_for_what_they_ask_of_the_memory(
     schedule = blueprint.schedule(w, blueprint.configure(w, specs.device_of(H200)))
     (few, base), (many, found) = play(schedule, H200), play(schedule, more)
     for one, two in zip(base, found, strict=True):
-        assert two.end - two.begin <= (one.end - one.begin) * SAME
+        assert two.end - two.begin <= (one.end - one.begin) * MISSED
     assert many.seconds <= few.seconds * 1.2
 
 
@@ -206,12 +207,15 @@ def waits(schedule: Schedule, change: Callable[[TileOp], TileOp] = lambda op: op
 def test_a_program_waits_for_each_number_that_its_warps_hand_on(kernel: str) -> None:
     schedule = decoding(kernel, seq_kv=4096)
     launch = schedule.launches[0]
-    clocks = sum((op.exchanges * work.EXCHANGE + op.barriers * work.ARRIVAL)
-                 * math.prod(-(-4096 // launch.slot("S").shape[1] // launch.grid[0].size) for _ in loops)
-                 for op, loops in ops_of(launch.body))
-    assert clocks > 1000
-    without = waits(schedule, lambda op: replace(op, exchanges=0, barriers=0))
+    each = [(op, math.prod(-(-4096 // launch.slot("S").shape[1] // launch.grid[0].size) for _ in loops))
+            for op, loops in ops_of(launch.body)]
+    clocks = work.EXCHANGE * sum(op.exchanges * times for op, times in each)
+    assert clocks > 500
+    without = waits(schedule, lambda op: replace(op, exchanges=0))
     assert waits(schedule) - without == pytest.approx(clocks / H200.clock_hz)
+    more = waits(schedule, lambda op: replace(op, barriers=op.barriers + (op.kind == "compute")))
+    turns = sum(times for op, times in each if op.kind == "compute")
+    assert more - waits(schedule) == pytest.approx(work.ARRIVAL * turns / H200.clock_hz)
 
 
 def test_pages_are_asked_for_a_latency_after_their_numbers() -> None:

@@ -111,9 +111,12 @@ def test_what_differs_of_a_gpu_makes_another_one(talk: Talk) -> None:
     said = talk(*catalog().values())
     times = []
     for generation, device in enumerate(("sim:h100-sxm", "sim:h100-sxm@bandwidth=2", "sim:h100-sxm@sms=66"), 1):
-        said.send(configure("naive", device=device, generation=generation))
-        times.append(said.wait(Predicted, generation=generation).time_ns or 0.0)
-    assert times[1] < times[0] < times[2]
+        said.send(configure("naive", "flash", device=device, generation=generation))
+        times.append([said.wait(Predicted, generation=generation, kernel=kernel).time_ns or 0.0
+                      for kernel in ("naive", "flash")])
+    (naive, flash), (wide, _), (_, few) = times
+    assert wide < naive
+    assert few > 1.5 * flash
     assert [found.device.id for found in said.all(DeviceFound)][1:] == ["sim:h100-sxm@bandwidth=2", "sim:h100-sxm@sms=66"]
     assert all("simulated" in found.device.name for found in said.all(DeviceFound))
 
