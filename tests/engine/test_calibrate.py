@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ def test_the_figures_are_those_of_the_gpu() -> None:
             assert each.value == pytest.approx(value, rel=1e-3), name
             assert each.low < (each.value or 0) < each.high
         assert each.spec == getattr(H200, name)
-        assert each.difference == pytest.approx(value / each.spec - 1, abs=0.03)
+        assert each.difference == pytest.approx((each.value or 0) / each.spec - 1)
         assert (each.clock_hz, each.samples, each.missing) == (CLOCK, 15, "")
         assert each.taken == (name not in ("exps_per_clock", "vector_flops_per_clock"))
 
@@ -146,7 +147,8 @@ def test_what_no_spec_may_say_is_not_taken_over() -> None:
     bench = MadeUp()
     bench.read_memory = lambda: bench.at(1, 5.5e12)  # type: ignore[method-assign]
     found = measured(bench)["achievable_bandwidth"]
-    assert (found.value, found.taken) == (pytest.approx(5.5 / 4.8), False)
+    assert found.value == pytest.approx(5.5 / 4.8)
+    assert not found.taken
 
 
 @given(st.floats(0.5, 1.2), st.floats(1e11, 2e13), st.floats(0.3, 0.8), st.floats(0.1, 5),
@@ -247,10 +249,8 @@ def test_every_spec_is_written_as_it_is_read(shipped: DeviceSpec, tmp_path: Path
     assert read(path, shipped.id) == shipped
 
 
-@given(st.text(st.characters(exclude_categories=("Cs",)), min_size=1).filter(str.strip))
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip))
 def test_any_source_is_read_back(text: str) -> None:
-    import tomllib
-
     said = tomllib.loads(toml(replace(H200, sources={"sms": text})))
     assert said["sources"]["sms"] == text
 
@@ -278,9 +278,9 @@ def test_a_copy_of_ones_own_does_not_take_the_place_of_the_shipped_one() -> None
 def test_the_simulators_bench_knows_the_shipped_ones_alone() -> None:
     from engine.bench import published, simulator
 
-    tables = simulator.only(published.load(), ("h200", "D128"))
-    assert tables
+    tables = [replace(table, rows=table.rows[:1]) for table in published.load() if table.id == "h200-forward"]
     before = simulator.run(tables)
+    assert before[0].entries[0].predicted
     calibrated.store(calibrated.measured(H200, calibration()))
     assert simulator.run(tables) == before
 

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from engine.bench import loads
+from engine.bench import loads, probing
+from engine.machine import HostMachine
 from kernels import probes
 
 Made = Callable[[torch.Tensor], torch.Tensor]
@@ -80,3 +81,19 @@ def test_all_that_is_counted_is_computed(name: str, made: Made, per_step: int, m
 
 def test_nothing_is_launched() -> None:
     assert loads.empty("cpu", 5).run() == {}
+
+
+def test_each_is_timed_as_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here by the interpreter's time, which says nothing."""
+    for name, value in {"REPEATS": 1, "CHASED": 3, "COMPUTED": 1, "COPY_BYTES": 1 << 18, "COMPUTING_PER_SM": 1}.items():
+        monkeypatch.setattr(probing, name, value)
+    asked = probing.Probes(HostMachine(lambda: None), 2, lambda: None)
+    amounts = {
+        "empty": asked.empty(3), "read": asked.read(64 << 10, 2), "copy": asked.copy(), "write": asked.write(),
+        "chase": asked.chase(1280), "exponentials": asked.exponentials(), "multiply_adds": asked.multiply_adds(),
+    }
+    steps = 2 * probes.LANES * probes.UNROLL
+    assert {name: timed.amount for name, timed in amounts.items()} == {
+        "empty": 1, "read": 2 << 16, "copy": 2 << 18, "write": 1 << 18, "chase": 3, "exponentials": steps,
+        "multiply_adds": 2 * steps}
+    assert all(timed.time.p50 > 0 and timed.clock_hz is None for timed in amounts.values())
