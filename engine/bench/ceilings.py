@@ -41,9 +41,9 @@ def ceiling_tflops(machine: Machine, dtype: torch.dtype = torch.bfloat16) -> flo
     return float(2 * size**3 / min(times) / 1e3)
 
 
-def read_ceiling(machine: Machine) -> float:
-    """Bytes a second of a kernel that sums READ_BYTES and hardly writes, in the fastest of some shapes; on a host, or without
-    Triton, of PyTorch's sum."""
+def reads(machine: Machine) -> tuple[int, list[Run]]:
+    """The bytes that each of some runs reads, and these: kernels that sum READ_BYTES and hardly write, in the SHAPES; on a
+    host, or without Triton, PyTorch's sum."""
     host = machine.place == "cpu"
     x = torch.randn((HOST_BYTES if host else READ_BYTES) // 4, device=machine.place)
     sums = torch.empty(x.numel() // PART, device=machine.place)
@@ -55,8 +55,12 @@ def read_ceiling(machine: Machine) -> float:
         _sums[(sums.numel(),)](x, sums, PART, block, num_warps=warps)
         return {"sum": sums}
 
-    runs: list[Run] = [by_torch]
-    if not host and not MISSING:
-        runs = [partial(by_kernel, block, warps) for block, warps in SHAPES]
+    plain = host or MISSING
+    return x.nbytes, [by_torch] if plain else [partial(by_kernel, block, warps) for block, warps in SHAPES]
+
+
+def read_ceiling(machine: Machine) -> float:
+    """Bytes a second of the fastest of `reads`."""
+    read_bytes, runs = reads(machine)
     fastest = min(min(timing.time_ns for timing in machine.timer(run, 0).burst()) for run in runs)
-    return x.nbytes / fastest * 1e9
+    return read_bytes / fastest * 1e9

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from engine.bench.calibrate_command import calibrate
 from engine.bench.generate_command import generate
 from engine.bench.simulator_command import simulator
 from engine.bench.tool_commands import hardware_bytes, sanitize
@@ -31,6 +32,7 @@ bench.add_command(hardware_bytes)
 bench.add_command(sanitize)
 bench.add_command(generate)
 bench.add_command(simulator)
+bench.add_command(calibrate)
 
 
 def _of_rows(command: F) -> F:

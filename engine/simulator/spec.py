@@ -15,10 +15,13 @@ from engine.simulator.figures import DeviceSpec, SpecError, out_of_range, shown
 from engine.simulator.reading import plain, read
 from kernels.contract import Device
 
-__all__ = ["PREFIX", "DeviceSpec", "SpecError", "device_of", "folders", "found", "load", "of_device", "resolve", "what_if"]
+__all__ = [
+    "MEASURED", "PREFIX", "DeviceSpec", "SpecError", "device_of", "folders", "found", "load", "of_device", "resolve", "what_if",
+]
 
 PREFIX = "sim:"         # of the ids of simulated devices
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+MEASURED = "-measured"  # ends the ids of those that `engine bench calibrate` writes
 AT = "@"                # between an id and what differs
 WHAT_IF = ("clock", "bandwidth", "sram", "sms")
 FACTORS = (0.25, 4.0)   # of a what-if
@@ -85,12 +88,21 @@ def _named(name: str) -> DeviceSpec:
     raise SpecError(f"there is no simulated GPU {name!r}: choose from {known}, or give a file, as {PREFIX}mine.toml")
 
 
-def of_device(device: Device) -> DeviceSpec:
-    """The spec of a GPU that is here, by the name that its driver gives it. Raises: SpecError."""
+def of_device(device: Device, measured: bool = True) -> DeviceSpec:
+    """The spec of a GPU that is here, by the name that its driver gives it: what was measured of such a GPU, else what is
+    shipped, else the user's.
+
+    Args:
+        measured: whether it may be one that `engine bench calibrate` wrote.
+
+    Raises:
+        SpecError.
+    """
     specs, _ = _scan(folders())
-    for spec in specs:
-        if device.name in spec.names:
-            return spec
+    told = [spec for spec in specs if device.name in spec.names and (measured or not spec.id.endswith(MEASURED))]
+    if told:
+        shipped = folders()[0]
+        return min(told, key=lambda spec: (not spec.id.endswith(MEASURED), not (shipped / f"{spec.id}.toml").is_file()))
     raise SpecError(f"{device.id} is a {device.name}, of which there is no spec: choose sim:ID of engine devices, or write one")
 
 

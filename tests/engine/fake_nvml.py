@@ -112,7 +112,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "nvmlDeviceGetMigDeviceHandleByIndex": lambda _, gpu, i: gpu.parts[i] if i < len(gpu.parts) else _raise(NOT_SUPPORTED),
     "nvmlDeviceGetCudaComputeCapability": lambda _, _gpu: (9, 0),
     "nvmlDeviceGetMemoryBusWidth": lambda _, _gpu: 6144,
-    "nvmlDeviceGetMaxClockInfo": lambda _, _gpu, kind: {2: 3201}[kind],
+    "nvmlDeviceGetMaxClockInfo": lambda _, _gpu, kind: {1: 1980, 2: 3201}[kind],
+    "nvmlDeviceGetPowerManagementDefaultLimit": lambda _, _gpu: 700_000,
     "nvmlDeviceGetMemoryInfo": lambda _, gpu, version=None: SimpleNamespace(
         total=gpu.total, used=gpu.used + (1 << 30 if version else 0)),
     "nvmlDeviceGetUtilizationRates": lambda _, _gpu: SimpleNamespace(gpu=75, memory=30),
