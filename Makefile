@@ -13,7 +13,7 @@ run: setup  ## the app; ARGS="--theme light" passes options; without a display a
 	@env $(if $(DISPLAY)$(WAYLAND_DISPLAY),-u QT_QPA_PLATFORM) $(PY) -m app $(ARGS)
 
 test: setup  ## all tests; those of kernels in Triton's interpreter in a process of their own
-	$(PY) -m pytest -n 2 --ignore=tests/kernels/interpreter
+	$(PY) -m pytest -n 2 --dist loadgroup --ignore=tests/kernels/interpreter
 	TRITON_INTERPRET=1 $(PY) -m pytest -n 2 tests/kernels/interpreter
 
 fuzz: setup  ## the properties, on examples that no run before has drawn

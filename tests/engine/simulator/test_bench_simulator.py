@@ -23,6 +23,7 @@ from kernels.catalog import catalog
 from tests.engine.simulator.test_published import TABLES, write
 
 ROOT = Path(__file__).parents[3]
+pytestmark = pytest.mark.xdist_group("bench simulator")  # all tables are predicted once, not once in each process
 # Per cent of mean absolute error: a little above what is reached, so that what makes it worse is seen.
 CEILINGS: dict[str, dict[str, float]] = {
     "fa3-h100": {"flash_attn_3": 8}, "fa2-h100": {"sdpa_flash": 15}, "standard-h100": {"eager": 19},
@@ -36,6 +37,7 @@ CEILINGS: dict[str, dict[str, float]] = {
     "h200-bytes": {"naive": 1, "fused_softmax": 1, "flash_v1": 1, "flash": 14, "flash_hopper": 6},
     "t4-generate": {"transformers": 10}, "h200-generate": {"ours": 8}, "h200-steps": {"ours": 18},
 }
+
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, simulator.Result]:
