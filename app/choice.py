@@ -10,11 +10,10 @@ from msgspec import Struct, field
 from app.configuration import Configuration
 from app.kind import moved
 from app.what_if import device_of, simulated
-from engine.options import default_workload
+from engine.options import PUBLISHED, default_workload, knows_triton
 from engine.protocol import AttentionWorkload, Configure, Device, Hello, KernelInfo
 
 FIRST = {"cuda": ("naive", "flash", "sdpa_flash", "sdpa_cudnn"), "cpu": ("naive", "flash", "sdpa_flash")}
-PUBLISHED = ("eager", "flash_attn_1")   # on a simulated GPU that Triton has no matrix units of
 
 
 class Choice(Struct, frozen=True, kw_only=True):
@@ -72,17 +71,16 @@ def on_device(choice: Choice, device: Device, hello: Hello) -> Choice:
     if workload.dtype == "bfloat16" and device.capability and device.capability < (8, 0):
         workload = msgspec.structs.replace(workload, dtype="float16")
     kernels = tuple(info.id for info in hello.kernels if info.id in choice.kernels and offered(info, device.id))
-    kernels = tuple(dict.fromkeys((*kernels, *PUBLISHED))) if _is_old(device) else kernels
+    if not knows_triton(device):
+        kernels = tuple(dict.fromkeys((*kernels, *PUBLISHED)))
+    kernels = kernels or first_choice(device).kernels
     return msgspec.structs.replace(choice, device=device.id, workload=workload, kernels=kernels)
-
-
-def _is_old(device: Device) -> bool:
-    return device.kind == "sim" and device.capability is not None and device.capability < (8, 0)
 
 
 def first_choice(device: Device, workload: AttentionWorkload | None = None) -> Choice:
     """What a device begins with."""
-    kernels = PUBLISHED if _is_old(device) else FIRST["cpu" if device.kind == "cpu" else "cuda"]
+    kernels = FIRST["cpu" if device.kind == "cpu" else "cuda"]
+    kernels = kernels if knows_triton(device) else PUBLISHED
     return Choice(device=device.id, workload=workload or default_workload(device), kernels=kernels)
 
 

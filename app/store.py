@@ -131,6 +131,7 @@ class Store:
         self._epoch_s = 0.0
         self._generation = EARLIER
         self._hello: Hello | None = None
+        self._listed = 0    # devices that it named
         self._planned: Planned | None = None
         self._decode, self._batch = DecodeStore(), BatchStore()
         self._planned_for: DecodeStore | BatchStore | None = None   # whose the newest plan is; None: that of kernels
@@ -223,6 +224,7 @@ class Store:
     def _begin(self, hello: Hello) -> None:
         """A restarted engine counts its time and its generations anew; what was drawn stays, before it."""
         self._epoch_s = self._now_s
+        self._listed = len(hello.devices)
         self._hello, self._planned, self._phase, self._memory, self._fault = hello, None, None, None, None
         self._generation, self._checks, self._refusals = EARLIER, {}, {}
         self._plans, self._predictions, self._series, self._planned_for, self._device_id = {}, {}, None, None, None
@@ -233,8 +235,12 @@ class Store:
 
     def _found(self, device: Device) -> None:
         if self._hello is not None:
-            known = {one.id: one for one in self._hello.devices}
-            self._hello = replace(self._hello, devices=tuple((known | {device.id: device}).values()))
+            own = self._hello.devices[:self._listed]
+            if any(known.id == device.id for known in own):
+                own = tuple(device if known.id == device.id else known for known in own)
+                self._hello = replace(self._hello, devices=(*own, *self._hello.devices[self._listed:]))
+            else:   # one beside what it named, as the engine keeps it: a slider asks for many
+                self._hello = replace(self._hello, devices=(*own, device))
 
     def _plan(self, planned: Planned) -> None:
         self._move_to(planned.device)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from msgspec import Struct
 from msgspec.structs import replace
 
 from engine.protocol import Device, Hello
 
 PREFIX, AT = "sim:", "@"
-LEAST_PERCENT, MOST_PERCENT = 25, 400
+LEAST_PERCENT, MOST_PERCENT, MOST_SMS = 25, 400, 1024
+RANGES = dict.fromkeys(("clock", "bandwidth", "sram"), (LEAST_PERCENT, MOST_PERCENT)) | {"sms": (1, MOST_SMS)}
 
 
 class WhatIf(Struct, frozen=True):
@@ -41,9 +44,12 @@ def what_if(device: str) -> WhatIf:
     try:
         for change in filter(None, changes.split(",")):
             name, _, value = change.partition("=")
-            percent = int(value) if name == "sms" else round(100 * float(value))
-            found = replace(found, **{name: percent})
-    except (TypeError, ValueError, OverflowError):
+            number = int(value) if name == "sms" else round(100 * float(value))
+            low, high = RANGES[name]
+            if not low <= number <= high:
+                return WhatIf(base)
+            found = replace(found, **{name: number})
+    except (KeyError, ValueError, OverflowError):
         return WhatIf(base)
     return found
 
@@ -59,4 +65,5 @@ def device_of(wanted: str, hello: Hello) -> Device | None:
     known = next((device for device in hello.devices if device.id == base), None)
     if known is not None:
         return known if base == wanted else replace(known, id=wanted)
-    return Device(id=wanted, kind="sim", name=base) if simulated(wanted) and base.endswith(".toml") else None
+    there = simulated(wanted) and base.endswith(".toml") and Path(base.removeprefix(PREFIX)).is_file()
+    return Device(id=wanted, kind="sim", name=base) if there else None

@@ -12,7 +12,7 @@ import click
 from engine.bench.commands import bench
 from engine.console import as_json, converse, device_of, on_device, print_json, print_rich, print_table
 from engine.models.command import decode
-from engine.options import described, params_from, run_command, workload_options
+from engine.options import PUBLISHED, described, knows_triton, params_from, run_command, workload_options
 from engine.protocol import Command, Configure, Fault, Start
 from engine.results import Collector, Result, table
 from engine.simulator.command import predict
@@ -135,11 +135,13 @@ def _measure(
 
 
 def _suited(known: Mapping[str, KernelSpec], workload: Workload, device: Device) -> tuple[str, ...]:
-    from engine.planner import reasons
+    from engine.planner import form_on, reasons
 
+    if not knows_triton(device):
+        return PUBLISHED
     peers = [spec for spec in known.values() if spec.info.role == "peer" and spec.info.family == "attention"]
     first = FIRST["decode" if isinstance(workload, AttentionWorkload) and workload.seq == 1 else "attention"]
-    return (*first, *(spec.id for spec in peers if not reasons(spec, workload, Config(), device)))
+    return (*first, *(spec.id for spec in peers if not reasons(form_on(spec, device), workload, Config(), device)))
 
 
 def _or_na(value: int | None) -> str:

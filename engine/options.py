@@ -193,6 +193,15 @@ def _square_bytes(workload: AttentionWorkload) -> int:
     return workload.batch * workload.heads * workload.seq * workload.keys * workload.itemsize
 
 
+TRITON_MULTIPLIES = (8, 0)  # below it `tl.dot` is compiled to plain multiply-adds. Source: the machine code, Triton 3.7
+PUBLISHED = ("eager", "flash_attn_1")   # on a simulated GPU whose matrix units Triton does not know: what is compared at first
+
+
+def knows_triton(device: Device) -> bool:
+    """Whether Triton's products are the matrix units' there; of a real device it is for its own constraints to say."""
+    return device.kind != "sim" or device.capability is None or device.capability >= TRITON_MULTIPLIES
+
+
 def run_command(command: click.Command, arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs a command line to its end and leaves the process: bad input is one sentence and exit 2, Ctrl-C is exit 130."""
     for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):

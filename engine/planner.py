@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from msgspec.structs import replace
 
 from engine import memory
+from engine.options import TRITON_MULTIPLIES, knows_triton
 from engine.protocol import Configure, KernelPlan, Planned
 from kernels import tuned
 from kernels.contract import Config, Cost, Device, Field, KernelSpec, Workload, fields_of
 from kernels.contract.workload import Pass
 
 Catalog = Mapping[str, KernelSpec]
-TRITON_MULTIPLIES = (8, 0)  # below it `tl.dot` is compiled to plain multiply-adds. Source: the machine code, Triton 3.7
+HAS_BFLOAT16 = (8, 0)       # Source: CUDA C++ programming guide, compute capabilities
 
 
 class PlanError(ValueError):
@@ -68,11 +69,24 @@ def find_kernels(wanted: Iterable[str], catalog: Catalog, least: int = 1) -> lis
 
 
 def form_on(spec: KernelSpec, device: Device) -> KernelSpec:
-    """The kernel as a device has it: on a simulated GPU a peer is what its authors published of it, or is refused."""
+    """The kernel as a device has it: on a simulated GPU a peer is what its authors published of it, or is refused; and no
+    kernel multiplies bfloat16 where the GPU does not."""
     if device.kind != "sim":
         return spec
+    found = _form_on(spec, device)
+    if device.capability is None or device.capability >= HAS_BFLOAT16:
+        return found
+
+    def constraints(workload: Workload, config: Config, device: Device) -> list[str]:
+        said = [f"{device.name} does not multiply bfloat16: choose float16"] if workload.dtype == "bfloat16" else []
+        return said or found.constraints(workload, config, device)
+
+    return dataclasses.replace(found, constraints=constraints)
+
+
+def _form_on(spec: KernelSpec, device: Device) -> KernelSpec:
     if spec.schedule is not None:
-        if device.capability is None or device.capability >= TRITON_MULTIPLIES:
+        if knows_triton(device):
             return spec
         least = ".".join(map(str, TRITON_MULTIPLIES))
         said = (f"{spec.info.title} is written in Triton, which multiplies on the matrix units from compute capability {least} "

@@ -106,12 +106,15 @@ class Runner:
 
     def _bench_for(self, task: Task[AnyJob]) -> Bench:
         """The bench of the task's device and kind of job; another one is cleared away. Raises: Unusable."""
-        if self._bench is None or self._bench.device.id != task.job.device.id or self._kind is not type(task.job):
+        bench, device = self._bench, task.job.device
+        same = bench is not None and (bench.device == device if device.kind == "sim" else bench.device.id == device.id)
+        if not same or self._kind is not type(task.job):
             self._clear()
             self._bench, self._kind = None, type(task.job)
             if task.job.device.kind != "sim":
                 task.phase("importing")
             self._bench = self._made(task)
+        assert self._bench is not None
         return self._bench
 
     def _made(self, task: Task[Any]) -> Bench:

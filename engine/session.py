@@ -104,6 +104,7 @@ class Session:
         self._began = time.perf_counter_ns()
         self._generation = 0
         self._job: AnyJob | None = None
+        self._foreseen: AnyJob | None = None    # the job that is predicted: a Stop ends a run, not what is known of it
         self._unplanned = "nothing is configured: send Configure before Start"
         self._order = Order()
         self._lost = self._ended = False
@@ -182,7 +183,7 @@ class Session:
             case _Report(order, event):
                 self._report(order, event)
             case _Forecast(job, event):
-                if job is self._job:
+                if job is self._foreseen:
                     self._emit(event)
             case _Rejected(reason):
                 self._refuse(reason)
@@ -209,19 +210,26 @@ class Session:
         self._generation = command.generation
         self._emit(planned)
         self._watch(device)
+        self._foreseen = self._job
         self._forecaster.give(self._job)
         if self._order.running:
             self._give(Order(self._job, True, self._order.seconds))
 
     def _device(self, wanted: str) -> Device:
         """The device of an id: one that is listed, or a simulated one that a file or what differs names. Raises: PlanError."""
-        if not wanted.startswith(PREFIX) or any(device.id == wanted for device in self._devices):
+        if not wanted.startswith(PREFIX):
             return planner.find_device(wanted, self._devices)
         try:
-            device = device_of(resolve(wanted))
+            device = device_of(resolve(wanted))     # anew: its file may have changed
         except SpecError as error:
             raise planner.PlanError(str(error)) from error
-        self._devices[self._listed:] = [device]
+        places = [place for place, known in enumerate(self._devices) if known.id == wanted]
+        if not places:
+            self._devices[self._listed:] = [device]
+        elif self._devices[places[0]] == device:
+            return self._devices[places[0]]
+        else:
+            self._devices[places[0]] = device
         self._emit(DeviceFound(device=device))
         return device
 

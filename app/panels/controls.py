@@ -16,6 +16,7 @@ from app.panels.form import Form, box, column, grid, labelled, reason_label, sho
 from app.panels.parameters import Parameters
 from app.store import Snapshot
 from app.theme import Theme
+from app.what_if import device_of
 from engine.protocol import Field, Hello, Model
 
 SHARED = ("MHA", "GQA", "MQA")
@@ -207,6 +208,6 @@ class Controls(Form):
     def _device_activated(self, place: int) -> None:
         assert self._hello is not None
         assert self._shown is not None
-        device = next(d for d in self._hello.devices if d.id == self.devices.itemData(place))
-        if device.id != self._shown.device:
+        device = device_of(self.devices.itemData(place), self._hello)
+        if device is not None and device.id != self._shown.device:
             self._choose(on_device(self._shown, device, self._hello))

@@ -28,6 +28,7 @@ from app.panels.form import (
 )
 from app.store import Snapshot
 from app.theme import Theme
+from app.what_if import device_of
 from engine.decoding import MOST
 from engine.protocol import CACHES, Field, Hello, LanePlan, Model
 
@@ -249,8 +250,8 @@ class DecodeControls(Form):
     def _device_activated(self, place: int) -> None:
         assert self._hello is not None
         assert self._shown is not None
-        device = next(d for d in self._hello.devices if d.id == self.devices.itemData(place))
-        if device.id != self._shown.device:
+        device = device_of(self.devices.itemData(place), self._hello)
+        if device is not None and device.id != self._shown.device:
             self._choose(first_choice(device, self._hello.models))
 
 

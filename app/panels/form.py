@@ -24,7 +24,7 @@ from app.panels.fields import IntControl
 from app.panels.what_if import WhatIfControls
 from app.store import Snapshot
 from app.theme import Theme
-from app.what_if import simulated, what_if
+from app.what_if import AT, simulated, what_if
 from engine.protocol import Device, Field, Hello
 
 WIDTH_PX = 268
@@ -97,6 +97,9 @@ class Form(QWidget):
 
     def show_state(self, snapshot: Snapshot, peak_bytes: int | None, memory_bytes: int | None) -> None:
         """Whether it runs, and what it is predicted to need."""
+        known, choice = snapshot.device, self.choice
+        if self.what_if.base is None and known is not None and choice is not None and known.id == what_if(choice.device).base:
+            self.what_if.show_device(choice.device, known)  # one in a file, of which the engine has told
         running = snapshot.phase is not None and snapshot.phase.name not in ("idle", "paused")
         self.run.setText("Stop" if running else "Run")
         if peak_bytes is not None and memory_bytes:
@@ -106,7 +109,7 @@ class Form(QWidget):
     def device_row(self, devices: Sequence[Device], activated: Callable[[int], None]) -> QWidget:
         """The choice of a device, and what differs of a simulated one."""
         self.devices, self.what_if = box("Device"), WhatIfControls(self._theme)
-        for device in devices:
+        for device in (device for device in devices if AT not in device.id):
             self.devices.addItem(device.name if device.kind == "sim" else f"{device.name} ({device.id})", device.id)
         self.devices.activated.connect(activated)
         self.what_if.changed.connect(self._what_if_changed)

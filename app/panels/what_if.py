@@ -7,11 +7,10 @@ from PySide6.QtWidgets import QGridLayout, QLabel, QWidget
 
 from app.panels.fields import IntControl
 from app.theme import Theme
-from app.what_if import LEAST_PERCENT, MOST_PERCENT, WhatIf, simulated, what_if
+from app.what_if import LEAST_PERCENT, MOST_PERCENT, MOST_SMS, WhatIf, simulated, what_if
 from engine.protocol import Device, Field
 
 PERCENTS = (25, 35, 50, 60, 70, 80, 90, 100, 110, 120, 135, 150, 175, 200, 250, 300, 400)
-MOST_SMS = 1024
 EIGHTHS = (1, 2, 3, 4, 6, 8, 10, 12, 16)    # of the GPU's own SMs, that the slider snaps to
 
 
@@ -36,7 +35,9 @@ class WhatIfControls(QWidget):
 
     def __init__(self, theme: Theme) -> None:
         super().__init__()
-        self._shown, self._base = WhatIf(""), Device(id="", kind="sim", name="")
+        self._shown = WhatIf("")
+        self.base: Device | None = None     # what is known of the GPU's own figures
+        self._labels: dict[str, QLabel] = {}
         rows = QGridLayout(self)
         rows.setContentsMargins(0, 4, 0, 0)
         rows.setVerticalSpacing(2)
@@ -52,7 +53,7 @@ class WhatIfControls(QWidget):
             label.setBuddy(control)
             rows.addWidget(label, place, 0)
             rows.addWidget(control, place, 1)
-            self.controls[field.name] = control
+            self.controls[field.name], self._labels[field.name] = control, label
         self.setAccessibleName("What if")
         self.hide()
 
@@ -66,8 +67,10 @@ class WhatIfControls(QWidget):
         self.setVisible(simulated(device))
         if not simulated(device):
             return
-        self._shown, self._base = what_if(device), base or Device(id=device, kind="sim", name=device)
-        own = self._base.sms or 1
+        self._shown, self.base = what_if(device), base
+        own = (base.sms if base else None) or 1
+        for widget in (self.controls["sms"], self._labels["sms"]):
+            widget.setVisible(base is not None)
         self.controls["sms"].set_steps(sorted({max(1, min(MOST_SMS, own * part // 8)) for part in EIGHTHS}))
         for name in ("clock", "bandwidth", "sram"):
             self.controls[name].show_value(getattr(self._shown, name))
@@ -80,5 +83,5 @@ class WhatIfControls(QWidget):
 
     @Slot(int)
     def _changed(self, value: int) -> None:
-        self._shown = self._shown.changed(self.sender().property("field"), value, self._base)
+        self._shown = self._shown.changed(self.sender().property("field"), value, self.base)
         self.changed.emit(self._shown.id)

@@ -45,7 +45,7 @@ class Limits(PlotView):
 
     def summary(self) -> str:
         said = why(self._snapshot, list(self._snapshot.plans))
-        return f"{said.capitalize()}." if said else PLOT.empty
+        return f"{said[0].upper()}{said[1:]}." if said else PLOT.empty
 
     def table(self) -> Table:
         snapshot, rows = self._snapshot, list[tuple[str, ...]]()

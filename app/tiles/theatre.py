@@ -35,6 +35,8 @@ class Theatre(Stage):
         self._reduced, self._chosen, self._speed = False, 0, float(DEFAULT_SPEED)
         self._playback: Playback | None = None
         self._device: Device | None = None
+        self._planned: tuple[object, ...] = ()
+        self._tracks: list[KernelTrack] = []
         self._shown: tuple[object, ...] = ()
         self._fills: list[Fills] = []
         self._info: StepInfo | None = None
@@ -59,20 +61,27 @@ class Theatre(Stage):
 
         Where all that are played are predicted, their clock is that of the predictions.
         """
-        foretold = dict(predictions or {})
-        shown = (tuple(plans), device, workload, tuple(foretold.items()))
+        planned = (tuple(plans), device, workload)
+        if planned != self._planned:
+            self._planned = planned
+            self._tracks = [KernelTrack(plan, plan.schedule, device) for plan in plans if plan.schedule is not None]
+        tracks = self._tracks
+        played = [track for track in tracks if 0 < track.longest_program <= MOST_STEPS][:SCENES]
+        told = [(predictions or {}).get(track.plan.kernel) for track in played]
+        foretold = [one for one in told if one is not None and one.launches]
+        shown = (*planned, tuple(foretold) if len(foretold) == len(played) else ())
         if shown == self._shown:
             return
         self._shown, self._device = shown, device
-        tracks = [KernelTrack(plan, plan.schedule, device) for plan in plans if plan.schedule is not None]
-        played = [track for track in tracks if 0 < track.longest_program <= MOST_STEPS][:SCENES]
-        if played and all(track.plan.kernel in foretold for track in played):
-            played = [KernelTrack(track.plan, track.schedule, device, foretold[track.plan.kernel]) for track in played]
+        if foretold and len(foretold) == len(played):
+            played = [KernelTrack(track.plan, track.schedule, device, one) for track, one in zip(played, foretold, strict=True)]
         drawn = [track.plan for track in played]
         before = self._playback
         self._playback = Playback(played) if played else None
         if self._playback is not None:
             self._playback.speed = self._speed
+            if before is not None and [track.plan.kernel for track in before.tracks] == [track.plan.kernel for track in played]:
+                self._playback.slots = list(before.slots)   # who is followed
             if before is not None and before.length:
                 self._playback.seek(before.now / before.length)
                 self._playback.playing = before.playing

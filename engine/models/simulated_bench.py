@@ -23,7 +23,7 @@ SAMPLE_NS = 8_000_000   # of steps in one sample
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    """A lane of the job. `made`: new tokens that each sequence has, before the prompt 0."""
+    """A lane of the job. `position`: tokens that each sequence has, 0 before the prompt; `step_ns`: what a step took last."""
 
     plan: LanePlan
     position: int = 0

@@ -21,10 +21,12 @@ from msgspec.structs import replace
 
 from engine.decoding import Decoding, Lane, Model
 from engine.models.activations import padded
+from engine.options import knows_triton
 from engine.simulator import traffic
 from engine.simulator.figures import DeviceSpec
 from engine.simulator.launches import Product
-from engine.simulator.passes import Attention, Counted, Operation, Shape, eager, ours
+from engine.simulator.passes import Attention, Counted, Operation, Shape, eager
+from engine.simulator.passes import ours as of_ours
 from engine.simulator.prediction import Prediction, Unpredictable, predict
 from engine.simulator.spec import device_of
 from kernels.catalog import catalog
@@ -32,7 +34,7 @@ from kernels.contract import Config, Schedule
 from kernels.contract.workload import DType
 
 By = Literal["ours", "eager"]
-PASSES: dict[By, Callable[[Shape, DeviceSpec], Iterator[Counted]]] = {"ours": ours, "eager": eager}
+PASSES: dict[By, Callable[[Shape, DeviceSpec], Iterator[Counted]]] = {"ours": of_ours, "eager": eager}
 FINE = 16          # tokens between two lengths that are predicted, at least
 A_DOUBLING = 4     # lengths in each doubling
 
@@ -69,7 +71,7 @@ class _Sum(NamedTuple):
 
 def step(
     model: Model, lane: Lane, dtype: DType, batch: int, cached: int, new: int, spec: DeviceSpec,
-    clock_hz: float | None = None, *, by: By = "ours", host_s: float | None = None,
+    clock_hz: float | None = None, *, by: By | None = None, host_s: float | None = None,
 ) -> Step:
     """One forward pass: `new` tokens of each of `batch` sequences that hold `cached` tokens already.
 
@@ -79,7 +81,8 @@ def step(
     Args:
         lane: the kind of cache, and how many KV heads.
         clock_hz: of the SMs; left out, the spec's.
-        by: our engine on this GPU, whose steps are CUDA graphs; or an eager PyTorch decoder, a launch for each operation.
+        by: our engine on this GPU, whose steps are CUDA graphs; or an eager PyTorch decoder, a launch for each operation. Left
+            out: ours, and the eager one where Triton has no matrix units.
         host_s: seconds that the host needs for a pass. Left out: none where it is captured (steps of `ours`, with a cache or
             without), else the spec's `launch_s` for each launch.
 
@@ -89,6 +92,11 @@ def step(
     """
     if cached < 0 or new < 1 or (cached and new > 1):
         raise ValueError(f"{new} tokens behind {cached}: a pass is a prompt, or one token more")
+    ours = by == "ours" or (by is None and knows_triton(device_of(spec)))
+    by = "ours" if ours else "eager"
+    if not ours and lane.cache not in ("none", "dense"):
+        raise Unpredictable(f"a cache in {lane.cache} is our kernels', whose products Triton does not give to the matrix units "
+                            f"of {spec.title}: choose none or dense")
     if spec.flops_per_clock(dtype) is None:
         raise Unpredictable(f"{spec.title} does not multiply {dtype}: choose another data type")
     tokens, steps = cached + new, new == 1

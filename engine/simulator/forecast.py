@@ -126,17 +126,22 @@ class Forecaster:
                 if self._ended or self._job is None:
                     return
                 done = self._job
-            for name, ask in self._questions(done):
-                if self._job is not done or self._ended:
-                    break
-                try:
-                    found: Predicted | PredictedSeries | Fault | None = ask()
-                except Unpredictable as error:
-                    found = PredictedSeries(generation=done.generation, name=name, refused=str(error))
-                except Exception as error:  # a prediction may not take a measurement down
-                    found = fault_of(error, "Nothing is predicted of this shape; everything else goes on.")
-                if found is not None:
-                    self._post(done, found)
+            try:
+                self._answer(done)
+            except Exception as error:  # a prediction may not take a measurement down
+                self._post(done, fault_of(error, "Nothing is predicted of this shape; everything else goes on."))
+
+    def _answer(self, job: AnyJob) -> None:
+        """What is predicted of a job, until there is a newer one."""
+        for name, ask in self._questions(job):
+            if self._job is not job or self._ended:
+                return
+            try:
+                found: Predicted | PredictedSeries | None = ask()
+            except Unpredictable as error:
+                found = PredictedSeries(generation=job.generation, name=name, refused=str(error))
+            if found is not None:
+                self._post(job, found)
 
     def _questions(self, job: AnyJob) -> Iterator[tuple[str, Callable[[], Predicted | PredictedSeries | None]]]:
         """What there is to predict of a job, each by its name."""

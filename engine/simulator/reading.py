@@ -13,7 +13,7 @@ from engine.simulator.figures import LIMITS, DeviceSpec, MatrixDtype, PeakDtype,
 
 AGREEMENT = 0.01  # by how much a published peak may differ from what the rates give
 _TYPES = {name: kind for name, kind in get_type_hints(DeviceSpec).items() if name != "id"}
-_OPTIONAL = ("estimated", "published_tflops")
+_OPTIONAL = ("estimated", "names", "published_tflops")
 _DTYPES = {"matrix_flops_per_clock": get_args(MatrixDtype), "published_tflops": get_args(PeakDtype)}
 
 

@@ -77,7 +77,15 @@ def _lane(job: DecodingJob, plan: LanePlan, gpu: DeviceSpec) -> PredictedSeries:
 
 
 def _batches(job: BatchingJob, batches: list[int], gpu: DeviceSpec, catalog: Mapping[str, KernelSpec]) -> PredictedSeries:
-    each = [execution(job.batching, batch, gpu, catalog) for batch in batches]
+    each, known, why = list[Execution](), list[int](), None
+    for batch in batches:
+        try:
+            each.append(execution(job.batching, batch, gpu, catalog))
+            known.append(batch)
+        except Unpredictable as error:
+            why = error
+    if why is not None and not each:
+        raise why
     return PredictedSeries(
-        generation=job.generation, name=name_of(job.batching), at=tuple(batches),
+        generation=job.generation, name=name_of(job.batching), at=tuple(known),
         time_ns=tuple(one.seconds * 1e9 for one in each), limiter=each[-1].limiter, source=f"simulator, {gpu.title}")

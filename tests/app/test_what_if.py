@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from pytestqt.qtbot import QtBot
 
+from app.choice import first_choice, on_device
+from app.store import Snapshot, Store
 from app.what_if import WhatIf, device_of, simulated, what_if
-from engine.protocol import Configure, Device
+from engine.protocol import Configure, Device, DeviceFound
 from engine.simulator import spec
 from kernels.catalog import catalog
 from tests.app import feed
@@ -52,9 +54,6 @@ def test_a_device_that_differs_is_known_by_its_base() -> None:
     assert found is not None
     assert (found.id, found.sms) == ("sim:h100-sxm@clock=2", 132)
     assert device_of("sim:h999", HELLO) is None
-    mine = device_of("sim:mine.toml", HELLO)
-    assert mine is not None
-    assert mine.kind == "sim"
     assert not simulated("cuda:0")
 
 
@@ -99,4 +98,56 @@ def test_what_nothing_launches_is_offered_on_a_simulated_gpu_alone(qtbot: QtBot)
 
 def test_a_file_is_a_device(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    assert device_of(f"sim:{path}@clock=2", feed.hello()) is not None
+    assert device_of(f"sim:{path}@clock=2", feed.hello()) is None
+    path.write_text("")     # what is wrong with it is for the engine to say
+    found = device_of(f"sim:{path}@clock=2", feed.hello())
+    assert found is not None
+    assert found.kind == "sim"
+
+
+@pytest.mark.parametrize("odd", ["base=3", "id=3", "sms=99999999999", "clock=1e300", "clock=nan", "sms=1.5", "clock"])
+def test_what_no_slider_shows_is_left_to_the_engine_to_refuse(qtbot: QtBot, odd: str) -> None:
+    assert what_if(f"sim:h100-sxm@{odd}") == WhatIf("sim:h100-sxm")
+    controls = form(opened(qtbot, Listener(HELLO)))
+    choice = controls.choice
+    assert choice is not None
+    controls.show_choice(replace(choice, device=f"sim:h100-sxm@{odd}"))
+    assert controls.what_if.isVisible()
+
+
+def test_the_sms_of_a_file_are_shown_once_the_engine_has_told(qtbot: QtBot, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("")
+    window = opened(qtbot, Listener(HELLO))
+    controls = form(window)
+    choice = controls.choice
+    assert choice is not None
+    mine = replace(H100, id=f"sim:{path}", sms=77)
+    controls.show_choice(replace(choice, device=mine.id))
+    sms = controls.what_if.controls["sms"]
+    assert sms.isHidden()
+    controls.update_from(Snapshot(hello=HELLO, device=mine))
+    assert (sms.isHidden(), sms.box.value()) == (False, 77)
+    for wanted in ("sim:h100-sxm", mine.id):    # there and back
+        controls.devices.setCurrentIndex(controls.devices.findData(wanted))
+        controls.devices.activated.emit(controls.devices.currentIndex())
+        assert controls.choice is not None
+        assert controls.choice.device == wanted
+
+
+def test_of_many_that_differ_the_last_is_kept_and_none_is_offered() -> None:
+    store = Store()
+    store.reduce(HELLO)
+    for percent in range(50, 90):
+        store.reduce(DeviceFound(device=replace(H100, id=f"sim:h100-sxm@clock=0.{percent}")))
+    store.reduce(DeviceFound(device=replace(T4, sms=41)))
+    hello = store.snapshot().hello
+    assert hello is not None
+    assert [device.id for device in hello.devices[len(HELLO.devices):]] == ["sim:h100-sxm@clock=0.89"]
+    assert [device.sms for device in hello.devices if device.id == "sim:t4"] == [41]
+
+
+def test_from_what_was_published_alone_to_a_real_gpu_there_are_kernels() -> None:
+    old = first_choice(T4)
+    assert old.kernels == ("eager", "flash_attn_1")
+    assert on_device(old, HELLO.devices[0], HELLO).kernels == first_choice(HELLO.devices[0]).kernels

@@ -253,6 +253,12 @@ def test_a_run_on_a_simulated_gpu_says_so() -> None:
     assert "is not predicted" in " ".join(flex["refused"].split("and ")[-1:])
 
 
+def test_a_run_on_a_gpu_without_our_kernels_takes_those_that_were_published() -> None:
+    done = engine("run", "--device", "sim:t4", "--seconds", "0.05", "--seq", "512", "--json")
+    assert done.returncode == 0, done.stderr
+    assert {row["kernel"]: row["refused"] for row in json.loads(done.stdout)} == {"eager": None, "flash_attn_1": None}
+
+
 def test_ctrl_c_ends_a_run_with_130_and_prints_nothing() -> None:
     code = (
         "import sys\nfrom engine import results\nfrom engine.__main__ import main\nfrom engine.options import run_command\n"

@@ -174,9 +174,9 @@ def test_a_step_never_takes_less_than_its_bytes() -> None:
 @pytest.mark.parametrize("cache", CACHES)
 def test_more_tokens_and_more_sequences_take_longer(cache: CacheKind) -> None:
     for spec in (H200, T4):
-        times = [at(GPT2, tokens, spec, cache).seconds for tokens in (64, 256, 512, 1024)]
+        times = [at(GPT2, tokens, spec, cache, by="ours").seconds for tokens in (64, 256, 512, 1024)]
         assert all(low <= MET * high for low, high in pairwise(times))
-        batches = [at(GPT2, 512, spec, cache, batch=batch).seconds for batch in (1, 4, 16, 64)]
+        batches = [at(GPT2, 512, spec, cache, batch=batch, by="ours").seconds for batch in (1, 4, 16, 64)]
         assert all(low <= MET * high for low, high in pairwise(batches))
 
 
@@ -224,7 +224,14 @@ def test_every_spec_runs_every_cache() -> None:
     for spec in SPECS.values():
         for cache in CACHES:
             for tokens in (2, 33):
-                assert at(GPT2, tokens, spec, cache, dtype="float32").seconds > 0
+                assert at(GPT2, tokens, spec, cache, dtype="float32", by="ours").seconds > 0
+
+
+def test_where_triton_has_no_matrix_units_an_eager_decoder_stands_for_ours() -> None:
+    assert at(GPT2, 64, T4) == at(GPT2, 64, T4, by="eager")
+    assert at(GPT2, 64, H200) == at(GPT2, 64, H200, by="ours")
+    with pytest.raises(Unpredictable, match="a cache in int8 is our kernels'"):
+        at(GPT2, 64, T4, "int8")
 
 
 def test_what_cannot_be_is_one_sentence() -> None:

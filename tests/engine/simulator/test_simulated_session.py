@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from importlib.resources import files
 from itertools import pairwise
 
 import pytest
@@ -119,6 +120,37 @@ def test_what_differs_of_a_gpu_makes_another_one(talk: Talk) -> None:
     assert few > 1.5 * flash
     assert [found.device.id for found in said.all(DeviceFound)][1:] == ["sim:h100-sxm@bandwidth=2", "sim:h100-sxm@sms=66"]
     assert all("simulated" in found.device.name for found in said.all(DeviceFound))
+
+
+def test_a_stop_takes_nothing_from_what_is_predicted(talk: Talk) -> None:
+    said = talk(*catalog().values())
+    said.send(configure("naive", "flash"), Stop())
+    for kernel in ("naive", "flash"):
+        assert said.wait(Predicted, kernel=kernel).time_ns
+
+
+def test_a_file_is_read_anew_each_time(talk: Talk) -> None:
+    path = home.folder() / "devices" / "mine.toml"
+    path.parent.mkdir(parents=True)
+    text = (files("assets") / "devices" / "h100-sxm.toml").read_text()
+    path.write_text(text)
+    said = talk(*catalog().values())
+    said.send(configure("flash", device="sim:mine"))
+    before = said.wait(Predicted).time_ns or 0.0
+    path.write_text(text.replace("\nmemory_bytes = ", "\nmemory_bytes = 1_073_741_824  # ", 1))
+    said.send(configure("flash", device="sim:mine", generation=2))
+    assert said.wait(DeviceFound, device=spec.device_of(spec.resolve("sim:mine"))).device.memory_bytes == 1 << 30
+    assert said.wait(Planned, generation=2).memory_bytes < 1 << 30
+    assert said.wait(Predicted, generation=2).time_ns == before
+    path.write_text("sms = ")
+    said.send(configure("flash", device="sim:mine", generation=3))
+    assert str(path) in said.wait(Refused).reason
+
+
+def test_what_a_gpu_does_not_multiply_is_refused(talk: Talk) -> None:
+    said = talk(*catalog().values())
+    said.send(configure("flash_attn_1", "eager", device="sim:t4"))
+    assert all("does not multiply bfloat16" in (plan.refused or "") for plan in said.wait(Planned).plans)
 
 
 @pytest.mark.parametrize(("device", "says"), [

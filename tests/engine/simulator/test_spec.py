@@ -212,7 +212,7 @@ def test_a_wrong_value_is_one_sentence_with_file_and_field(tmp_path: Path, name:
     assert refusal(tmp_path).startswith(f"{path}: {name}: ")
 
 
-@pytest.mark.parametrize("name", [name for name in FIELDS if name not in ("estimated", "published_tflops")])
+@pytest.mark.parametrize("name", [name for name in FIELDS if name not in ("estimated", "names", "published_tflops")])
 def test_a_field_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, {}, without=name)
     assert refusal(tmp_path) == f"{path}: {name}: it is missing"
@@ -222,7 +222,9 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
     sources = {name: source for name, source in BASE["sources"].items() if name != "published_tflops"}
     write(tmp_path, {"sources": sources}, without="published_tflops")
     write(tmp_path, {}, name="other", without="estimated")
-    mine, other = sorted(spec.load(tmp_path), key=lambda one: one.id)
+    write(tmp_path, {}, name="nameless", without="names")
+    mine, nameless, other = sorted(spec.load(tmp_path), key=lambda one: one.id)
+    assert nameless.names == ()
     assert (other.estimated, mine.published_tflops) == ((), {})
 
 
