@@ -137,10 +137,10 @@ def test_a_file_is_read_anew_each_time(talk: Talk) -> None:
     said = talk(*catalog().values())
     said.send(configure("flash", device="sim:mine"))
     before = said.wait(Predicted).time_ns or 0.0
-    path.write_text(text.replace("\nmemory_bytes = ", "\nmemory_bytes = 1_073_741_824  # ", 1))
+    path.write_text(text.replace("\nmemory_bytes = ", "\nmemory_bytes = 8_589_934_592  # ", 1))
     said.send(configure("flash", device="sim:mine", generation=2))
-    assert said.wait(DeviceFound, device=spec.device_of(spec.resolve("sim:mine"))).device.memory_bytes == 1 << 30
-    assert said.wait(Planned, generation=2).memory_bytes < 1 << 30
+    assert said.wait(DeviceFound, device=spec.device_of(spec.resolve("sim:mine"))).device.memory_bytes == 8 << 30
+    assert said.wait(Planned, generation=2).memory_bytes < 8 << 30
     assert said.wait(Predicted, generation=2).time_ns == before
     path.write_text("sms = ")
     said.send(configure("flash", device="sim:mine", generation=3))
