@@ -10,7 +10,7 @@ from msgspec import Struct, field
 from app.configuration import Configuration
 from app.kind import moved
 from app.what_if import device_of, simulated
-from engine.options import PUBLISHED, default_workload, knows_triton
+from engine.options import PUBLISHED, default_workload, has_bfloat16, knows_triton
 from engine.protocol import AttentionWorkload, Configure, Device, Hello, KernelInfo
 
 FIRST = {"cuda": ("naive", "flash", "sdpa_flash", "sdpa_cudnn"), "cpu": ("naive", "flash", "sdpa_flash")}
@@ -68,7 +68,7 @@ def on_device(choice: Choice, device: Device, hello: Hello) -> Choice:
     if before is None or "cpu" in (before.kind, device.kind):
         return first_choice(device)
     workload = choice.workload
-    if workload.dtype == "bfloat16" and device.capability and device.capability < (8, 0):
+    if workload.dtype == "bfloat16" and not has_bfloat16(device):
         workload = msgspec.structs.replace(workload, dtype="float16")
     kernels = tuple(info.id for info in hello.kernels if info.id in choice.kernels and offered(info, device.id))
     if not knows_triton(device):

@@ -20,6 +20,11 @@ def prediction(snapshot: Snapshot, kernel: str) -> Predicted | None:
     return found if found is not None and found.time_ns else None
 
 
+def predictions(snapshot: Snapshot) -> dict[str, Predicted]:
+    """Those of the chosen kernels, in the order chosen."""
+    return {kernel: one for kernel in snapshot.plans if (one := prediction(snapshot, kernel)) is not None}
+
+
 def share(predicted: Predicted, unit: str) -> float:
     """What one unit would take by itself, as a share of the predicted time."""
     return predicted.breakdown_ns.get(unit, 0.0) / (predicted.time_ns or 1.0)
@@ -57,8 +62,7 @@ def facts(snapshot: Snapshot, kernel: str) -> list[tuple[str, str]]:
     for launch in found.launches:
         held.setdefault(f"{fmt.plural(launch.per_sm, 'program')}, by {launch.limit}", []).append(launch.name)
     rows += [("an SM holds" if len(held) == 1 else ", ".join(names), words) for words, names in held.items()]
-    moved = (found.dram_read_bytes or 0) + (found.dram_write_bytes or 0)
-    rows += [("moves of HBM", fmt.bytes_iec(moved)), ("found in L2", fmt.percent(found.l2_hit_rate))]
+    rows += [("moves of HBM", fmt.bytes_iec(found.dram_bytes)), ("found in L2", fmt.percent(found.l2_hit_rate))]
     return rows + [("doubt", doubt) for doubt in found.doubts]
 
 

@@ -164,8 +164,6 @@ class Store:
                 self._found(event.device)
             case Planned():
                 self._plan(event)
-            case PredictedSeries() if self._planned_for is not None:
-                self._planned_for.foretell(event)
             case Predicted():
                 self._predictions = {**self._predictions, event.kernel: event}
             case DecodingPlanned():
@@ -178,7 +176,7 @@ class Store:
                 self._decode.reduce(self._t_s(event), event)
             case BatchSample() | Ceilings():
                 self._batch.reduce(self._t_s(event), event)
-            case MemorySample() | Checked() if self._planned_for is not None:
+            case MemorySample() | Checked() | PredictedSeries() if self._planned_for is not None:
                 self._planned_for.reduce(self._t_s(event), event)
             case Refused() if self._planned_for is not None and event.kernel:
                 self._planned_for.reduce(self._t_s(event), event)

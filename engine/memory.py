@@ -35,6 +35,11 @@ def owned(operands: Iterable[Operand]) -> list[Operand]:
     return [operand for operand in operands if operand.role != "input" and operand.materialised]
 
 
+def owner_of(workload: Workload) -> str:
+    """The name under which inputs and outputs are counted."""
+    return "X W Y" if isinstance(workload, LinearWorkload) else "Q K V O"
+
+
 def peak_bytes(device: Device, workload: Workload, kernels: Sequence[Sequence[Operand]]) -> int:
     """The predicted peak of a run of kernels with these operands: on a GPU what torch reserves, on a CPU what is allocated."""
     shared = {operand.name: operand.bytes for operands in kernels for operand in inputs_of(operands)}

@@ -173,7 +173,7 @@ def default_layer(device: Device) -> LinearWorkload:
     """A layer that takes a few milliseconds on the device at most."""
     if device.kind == "cpu":
         return LinearWorkload(d_in=1024, d_out=1024, dtype="float32")
-    return LinearWorkload(dtype="float16" if device.capability and device.capability < (8, 0) else "bfloat16")
+    return LinearWorkload(dtype="bfloat16" if has_bfloat16(device) else "float16")
 
 
 def default_workload(device: Device) -> AttentionWorkload:
@@ -181,7 +181,7 @@ def default_workload(device: Device) -> AttentionWorkload:
     if device.kind == "cpu":
         return AttentionWorkload(batch=1, heads=4, kv_heads=4, seq=1024, head_dim=64, dtype="float32")
     workload = AttentionWorkload(batch=4, heads=16, kv_heads=16, seq=4096, head_dim=128, dtype="bfloat16")
-    if device.capability and device.capability < (8, 0):
+    if not has_bfloat16(device):
         workload = replace(workload, dtype="float16")
     while device.memory_bytes and 4 * _square_bytes(workload) > device.memory_bytes and workload.seq > 256:
         workload = replace(workload, seq=workload.seq // 2)
@@ -195,6 +195,11 @@ def _square_bytes(workload: AttentionWorkload) -> int:
 
 TRITON_MULTIPLIES = (8, 0)  # below it `tl.dot` is compiled to plain multiply-adds. Source: the machine code, Triton 3.7
 PUBLISHED = ("eager", "flash_attn_1")   # on a simulated GPU whose matrix units Triton does not know: what is compared at first
+
+
+def has_bfloat16(device: Device) -> bool:
+    """Whether it multiplies bfloat16. Source: CUDA C++ programming guide, compute capability 8.0 and newer."""
+    return not device.capability or device.capability >= (8, 0)
 
 
 def knows_triton(device: Device) -> bool:

@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from msgspec.structs import replace
 
 from engine import memory
-from engine.options import TRITON_MULTIPLIES, knows_triton
+from engine.options import TRITON_MULTIPLIES, has_bfloat16, knows_triton
 from engine.protocol import Configure, KernelPlan, Planned
 from kernels import tuned
 from kernels.contract import Config, Cost, Device, Field, KernelSpec, Workload, fields_of
 from kernels.contract.workload import Pass
 
 Catalog = Mapping[str, KernelSpec]
-HAS_BFLOAT16 = (8, 0)       # Source: CUDA C++ programming guide, compute capabilities
 
 
 class PlanError(ValueError):
@@ -74,7 +73,7 @@ def form_on(spec: KernelSpec, device: Device) -> KernelSpec:
     if device.kind != "sim":
         return spec
     found = _form_on(spec, device)
-    if device.capability is None or device.capability >= HAS_BFLOAT16:
+    if has_bfloat16(device):
         return found
 
     def constraints(workload: Workload, config: Config, device: Device) -> list[str]:

@@ -184,6 +184,11 @@ class Predicted(Struct, frozen=True, kw_only=True, tag=True):
     provenance: Provenance = "simulated"
     source: str = "simulator"
 
+    @property
+    def dram_bytes(self) -> int:
+        """What HBM moves, read and written; 0 where it is refused."""
+        return (self.dram_read_bytes or 0) + (self.dram_write_bytes or 0)
+
 
 class PredictedSeries(Struct, frozen=True, kw_only=True, tag=True):
     """What the simulator says of a lane's steps at some positions, or of a kernel (`model`: the whole model) at some batch

@@ -15,7 +15,7 @@ from engine.faults import fault_of, first_line
 from engine.machine import Timer, open_machine
 from engine.orders import Job, Replaced, Task
 from engine.protocol import Checked, DeviceFound, KernelPlan, KernelSample, MemorySample, Refused
-from kernels.contract import KernelSpec, LinearWorkload, Refusal
+from kernels.contract import KernelSpec, Refusal
 
 
 @dataclass(slots=True)
@@ -187,10 +187,6 @@ class Workbench:
         contender.tensors, contender.timer = {}, None
         self.machine.trim()
 
-    def _owner(self, job: Job) -> str:
-        """The name under which inputs and outputs are counted."""
-        return "X W Y" if isinstance(job.workload, LinearWorkload) else "Q K V O"
-
     def _report_memory(self, task: Task[Job]) -> None:
         named, squares, sums = self._pool.bytes, 0, 0
         for contender in self._contenders:
@@ -205,6 +201,7 @@ class Workbench:
         reserved = self.machine.reserved_bytes()
         task.post(MemorySample(
             generation=task.job.generation,
-            owners={self._owner(task.job): named, "S and P": squares, "other": max(sums, (reserved or 0) - named - squares)},
+            owners={memory.owner_of(task.job.workload): named, "S and P": squares,
+                    "other": max(sums, (reserved or 0) - named - squares)},
             source="sizes of the tensors" if reserved is None else "torch allocator",
         ))

@@ -96,20 +96,15 @@ class BatchStore:
         self._refusals = {(kernel, batch): plan.refused for batch, plan in self._plans.items() if plan.refused
                           for kernel in self._kernels}
 
-    def foretell(self, event: PredictedSeries) -> None:
-        """Takes in what is predicted of this run."""
-        if self._planned is None or event.generation != self._planned.generation:
-            return
-        if not event.refused and event.at:
-            self._foretold = {**self._foretold, event.name: event}
-            self._state = None
-
     def forget(self) -> None:
         """The engine was restarted: nothing is planned, nothing measured."""
         self._begin()
         self._planned = None
 
-    def reduce(self, t_s: float, event: BatchSample | Ceilings | Checked | MemorySample | Refused) -> None:  # noqa: ARG002
+    def reduce(
+        self, t_s: float,  # noqa: ARG002
+        event: BatchSample | Ceilings | Checked | MemorySample | Refused | PredictedSeries,
+    ) -> None:
         """Takes one event in. What is not of the generation, or of a kernel and a batch that was planned, is dropped."""
         if self._planned is None or event.generation != self._planned.generation:
             return
@@ -122,6 +117,8 @@ class BatchStore:
                 self._checks = {**self._checks, (kernel, batch): event}
             case Refused(kernel=kernel, batch=int(batch)) if self._known(kernel, batch):
                 self._refusals = {**self._refusals, (kernel, batch): event.reason}
+            case PredictedSeries() if event.at and not event.refused:
+                self._foretold = {**self._foretold, event.name: event}
             case _:
                 return
         self._state = None

@@ -159,20 +159,12 @@ class DecodeStore:
         self._plans = {plan.lane.id: plan for plan in planned.plans}
         self._refusals = {name: plan.refused for name, plan in self._plans.items() if plan.refused}
 
-    def foretell(self, event: PredictedSeries) -> None:
-        """Takes in what is predicted of this run."""
-        if self._planned is None or event.generation != self._planned.generation:
-            return
-        if not event.refused and event.at:
-            self._foretold = {**self._foretold, event.name: event}
-            self._state = None
-
     def forget(self) -> None:
         """The engine was restarted: nothing is planned, nothing measured."""
         self._begin()
         self._planned = None
 
-    def reduce(self, t_s: float, event: DecodeSample | LaneDone | MemorySample | Refused | Checked) -> None:
+    def reduce(self, t_s: float, event: DecodeSample | LaneDone | MemorySample | Refused | Checked | PredictedSeries) -> None:
         """Takes one event in. What is not of the generation or of a lane that was planned is dropped."""
         if self._planned is None or event.generation != self._planned.generation:
             return
@@ -183,6 +175,8 @@ class DecodeStore:
                 self._done = {**self._done, event.lane: event}
             case MemorySample() if self._memory is None or sum(event.owners.values()) >= sum(self._memory.owners.values()):
                 self._memory = event
+            case PredictedSeries() if event.at and not event.refused:
+                self._foretold = {**self._foretold, event.name: event}
             case Refused():
                 self._refusals = {**self._refusals, event.kernel: event.reason}
         self._state = None

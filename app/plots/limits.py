@@ -6,7 +6,7 @@ from app import format as fmt
 from app.plots.rows import Row, RowChart, Scale
 from app.plots.table import Table
 from app.plots.view import Plot, PlotView
-from app.predicted import UNITS, prediction, share, why
+from app.predicted import UNITS, predictions, share, why
 from app.store import Snapshot
 from app.theme import Theme
 from engine.protocol import Predicted
@@ -53,11 +53,6 @@ class Limits(PlotView):
             cells = (fmt.percent(share(one, unit)) for unit in UNITS)
             rows.append((snapshot.title(kernel), fmt.time_ns(one.time_ns), *cells, UNITS[one.limiter][0], one.provenance))
         return Table(("kernel", "predicted", *(name for name, _ in UNITS.values()), "limited by", "provenance"), rows)
-
-
-def predictions(snapshot: Snapshot) -> dict[str, Predicted]:
-    """Those of the chosen kernels, in the order chosen."""
-    return {kernel: one for kernel in snapshot.plans if (one := prediction(snapshot, kernel)) is not None}
 
 
 PLOT = Plot(

@@ -10,11 +10,10 @@ import numpy as np
 from app import format as fmt
 from app.plots.curves import CurveChart
 from app.plots.facets import Curve, Facet, Rule
-from app.plots.limits import predictions
 from app.plots.scales import log_scale
 from app.plots.table import Table
 from app.plots.view import Plot, PlotView
-from app.predicted import off
+from app.predicted import off, predictions
 from app.store import Snapshot
 from app.theme import Mark, Theme
 from engine.protocol import AttentionWorkload, Predicted, Roof
@@ -84,7 +83,7 @@ class Roofline(PlotView):
 
 def intensity(workload: AttentionWorkload, one: Predicted) -> float:
     """Nominal flops for a byte that HBM is predicted to move."""
-    return workload.nominal_flops / max(1, (one.dram_read_bytes or 0) + (one.dram_write_bytes or 0))
+    return workload.nominal_flops / max(1, one.dram_bytes)
 
 
 def exponential_ceiling(roof: Roof, workload: AttentionWorkload) -> float:

@@ -5,13 +5,12 @@ Of libraries' products no schedule was published: they are refused. Without torc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engine.orders import BatchingJob, Task
 from engine.protocol import BatchPlan, BatchSample, Ceilings, Refused
-from engine.simulator.bench import BURST_NS, SAMPLE_NS, wait
+from engine.simulator.bench import burst
 from engine.simulator.counters import Counters
 from engine.simulator.forecast import roof_of
 from engine.simulator.prediction import Unpredictable
@@ -81,10 +80,8 @@ class SimulatedBatching:
 
     def _turn(self, task: Task[BatchingJob], point: _Point) -> None:
         batching, plan = task.job.batching, point.plan
-        launches = max(1, math.floor(SAMPLE_NS / point.time_ns))
         self.counters.moving, self.counters.memory_bytes = plan.moved_bytes / point.time_ns * 1e9, plan.peak_memory_bytes
-        for _ in range(max(1, round(BURST_NS / (launches * point.time_ns)))):
-            wait(task, launches * point.time_ns)
+        for launches in burst(task, point.time_ns):
             task.post(BatchSample(
                 generation=task.job.generation, kernel=name_of(batching), batch=plan.batch,
                 launches=launches, time_ns=point.time_ns, provenance="simulated", source=f"simulator, {self._gpu.title}"))

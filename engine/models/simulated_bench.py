@@ -12,12 +12,11 @@ from msgspec.structs import replace
 from engine.models.simulated import sample
 from engine.orders import DecodingJob, Task
 from engine.protocol import LaneDone, LanePlan, MemorySample, Refused
-from engine.simulator.bench import wait
+from engine.simulator.bench import BURST_NS, wait
 from engine.simulator.counters import Counters
 from engine.simulator.prediction import Unpredictable
 from engine.simulator.spec import resolve
 
-BURST_NS = 60_000_000   # how long a lane has the device before the next one's turn
 SAMPLE_NS = 8_000_000   # of steps in one sample
 
 

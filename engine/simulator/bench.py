@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from engine import memory
@@ -16,8 +16,9 @@ from engine.orders import Job, Task
 from engine.planner import form_on
 from engine.protocol import KernelPlan, KernelSample, MemorySample, Predicted, Refused
 from engine.simulator.counters import Counters
-from engine.simulator.forecast import Forecasts
-from kernels.contract import KernelSpec, LinearWorkload
+from engine.simulator.figures import DeviceSpec
+from engine.simulator.forecast import Forecasts, gpu_of
+from kernels.contract import KernelSpec
 
 BURST_NS = 60_000_000   # how long a kernel has the device before the next one's turn
 SAMPLE_NS = 20_000_000  # of launches back to back in one sample
@@ -37,7 +38,8 @@ class SimulatedBench:
 
     def run(self, task: Task[Job]) -> None:
         """Until the job's time is over or no kernel is left. Raises: Replaced."""
-        found = [(plan, self._forecast(task, plan)) for plan in task.job.plans if not plan.refused]
+        gpu = gpu_of(self.device)
+        found = [(plan, self._forecast(task, plan, gpu)) for plan in task.job.plans if not plan.refused]
         ready = [(plan, predicted) for plan, predicted in found if predicted is not None]
         self._report_memory(task, [plan for plan, _ in ready])
         task.phase("measuring", done=len(ready), total=len(ready))
@@ -50,10 +52,10 @@ class SimulatedBench:
         """Nothing is held any more."""
         self.counters.moving, self.counters.memory_bytes = None, 0
 
-    def _forecast(self, task: Task[Job], plan: KernelPlan) -> Predicted | None:
+    def _forecast(self, task: Task[Job], plan: KernelPlan, gpu: DeviceSpec | None) -> Predicted | None:
         """What is predicted of a kernel; None where that is refused, which is told."""
         task.look()
-        found = self._forecasts.of(plan, task.job.workload, self.device, task.job.generation)
+        found = self._forecasts.of(plan, task.job.workload, gpu, task.job.generation) if gpu else None
         reason = f"there is no spec of {self.device.id} any more" if found is None else found.refused
         if reason:
             task.post(Refused(generation=task.job.generation, kernel=plan.kernel, reason=reason))
@@ -62,11 +64,8 @@ class SimulatedBench:
 
     def _burst(self, task: Task[Job], plan: KernelPlan, predicted: Predicted) -> None:
         assert predicted.time_ns is not None
-        launches = max(1, math.floor(SAMPLE_NS / predicted.time_ns))
-        self.counters.moving = (
-            ((predicted.dram_read_bytes or 0) + (predicted.dram_write_bytes or 0)) / predicted.time_ns * 1e9)
-        for _ in range(max(1, round(BURST_NS / (launches * predicted.time_ns)))):
-            wait(task, launches * predicted.time_ns)
+        self.counters.moving = predicted.dram_bytes / predicted.time_ns * 1e9
+        for launches in burst(task, predicted.time_ns):
             task.post(KernelSample(
                 generation=task.job.generation, kernel=plan.kernel, launches=launches, time_ns=predicted.time_ns,
                 provenance="simulated", source=predicted.source))
@@ -82,11 +81,19 @@ class SimulatedBench:
                 owners["S and P" if operand.name in ("S", "P") else "other"] += operand.bytes
             else:
                 named += operand.bytes
-        name = "X W Y" if isinstance(workload, LinearWorkload) else "Q K V O"
         self.counters.memory_bytes = memory.peak_bytes(self.device, workload, forms) if forms else 0
         task.post(MemorySample(
-            generation=task.job.generation, owners={name: named, **owners}, provenance="simulated",
+            generation=task.job.generation, owners={memory.owner_of(workload): named, **owners}, provenance="simulated",
             source="sizes of the operands"))
+
+
+def burst(task: Task[Any], time_ns: float) -> Iterator[int]:
+    """The samples of a burst, in launches of `time_ns` each, every one as soon as the device would be done with it. Raises:
+    Replaced."""
+    launches = max(1, math.floor(SAMPLE_NS / time_ns))
+    for _ in range(max(1, round(BURST_NS / (launches * time_ns)))):
+        wait(task, launches * time_ns)
+        yield launches
 
 
 def wait(task: Task[Any], time_ns: float) -> None:

@@ -48,11 +48,8 @@ class Forecasts:
         self._lock = threading.Lock()
         self._known: dict[tuple[object, ...], Predicted] = {}
 
-    def of(self, plan: KernelPlan, workload: Workload, device: Device, generation: int) -> Predicted | None:
-        """Of a kernel that is not refused; None where no spec is known of the device."""
-        gpu = gpu_of(device)
-        if gpu is None:
-            return None
+    def of(self, plan: KernelPlan, workload: Workload, gpu: DeviceSpec, generation: int) -> Predicted:
+        """Of a kernel that is not refused."""
         key = (plan.kernel, *plan.config.params.items(), workload, msgspec.json.encode(gpu))
         with self._lock:
             if key not in self._known:
@@ -137,21 +134,21 @@ class Forecaster:
             if self._job is not job or self._ended:
                 return
             try:
-                found: Predicted | PredictedSeries | None = ask()
+                found = ask()
             except Unpredictable as error:
                 found = PredictedSeries(generation=job.generation, name=name, refused=str(error))
-            if found is not None:
-                self._post(job, found)
+            self._post(job, found)
 
-    def _questions(self, job: AnyJob) -> Iterator[tuple[str, Callable[[], Predicted | PredictedSeries | None]]]:
+    def _questions(self, job: AnyJob) -> Iterator[tuple[str, Callable[[], Predicted | PredictedSeries]]]:
         """What there is to predict of a job, each by its name."""
+        gpu = gpu_of(job.device)
+        if gpu is None:
+            return
         if isinstance(job, Job):
             for plan in job.plans:
                 if not plan.refused:
-                    yield plan.kernel, partial(self._forecasts.of, plan, job.workload, job.device, job.generation)
-            return
-        gpu = gpu_of(job.device)
-        if gpu is not None:
+                    yield plan.kernel, partial(self._forecasts.of, plan, job.workload, gpu, job.generation)
+        else:
             from engine.simulator.series import of_batches, of_lanes
 
             yield from of_lanes(job, gpu) if isinstance(job, DecodingJob) else of_batches(job, gpu, self._forecasts.catalog)
