@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from engine.bench import watch
 from engine.bench.cases import Case, Done, Order
@@ -23,6 +22,7 @@ SECTORS, HITS = "lts__t_sectors_srcunit_tex.sum", "lts__t_sectors_srcunit_tex_lo
 METRICS = (READ, WRITTEN, SECTORS, HITS)
 SECTOR_BYTES = 32
 L2_BYTES = 60 << 20  # of an H200
+PARTS = (0.25, 1, 4)   # of it
 SECONDS = 300.0  # for one row: a start, compiling, and launches that are each played more than once
 
 
@@ -34,13 +34,19 @@ class Counted(Struct, frozen=True):
 
 
 def rows(only: tuple[str, ...] = ()) -> list[Row]:
-    """Four shapes forward, where in the last K and V of one head are more than its share of the L2, two backward, one of which
-    has a KV head for all, and three of decoding, K and V of whose KV head are a quarter, all and four times of an H200's
-    L2; or those of them that `only` names."""
-    shapes = ((4, 16, 2048, 128, False), (4, 16, 4096, 128, True), (8, 16, 4096, 64, False), (1, 8, 65536, 128, False))
+    """Those of them that `only` names. Forward: three shapes of many heads, one of eight long ones, and three of a single head
+    whose K and V are a quarter, all and four times of an H200's L2. Backward: as many KV heads as query heads, and one for all.
+    Decoding: three shapes of many heads, and of one KV head the same three parts of the L2."""
+    shapes = ((4, 16, 2048, 128, False), (4, 16, 4096, 128, True), (8, 16, 4096, 64, False), (1, 8, 65536, 128, False),
+              *((1, 1, _keys(part), 128, False) for part in PARTS))
     back = (_row(4, 16, 4096, 128, True, "backward"), _row(4, 16, 4096, 128, True, "backward", kv_heads=1))
-    decoding = (_decoding(int(part * L2_BYTES)) for part in (0.25, 1, 4))
-    return named([*(_row(*shape) for shape in shapes), *back, *decoding], only)
+    decoding = ((4, 32, 32, 4096), (16, 32, 8, 4096), (64, 32, 8, 8192), *((1, 8, 1, _keys(part)) for part in PARTS))
+    return named([*(_row(*shape) for shape in shapes), *back, *(_decoding(*shape) for shape in decoding)], only)
+
+
+def _keys(part: float) -> int:
+    """Of one KV head of 128 dims in bfloat16, whose K and V take that part of an H200's L2."""
+    return int(part * L2_BYTES) // (2 * 2 * 128)
 
 
 def _row(
@@ -52,11 +58,11 @@ def _row(
     return Row(f"{pass_} B{batch} H{heads}{shared} D{head_dim} {'causal' if causal else 'full'} N{seq}", workload, False)
 
 
-def _decoding(cache_bytes: int) -> Row:
-    """One sequence of eight query heads over a cache of that size, with one KV head of 128 dims in bfloat16."""
-    one = AttentionWorkload(batch=1, heads=8, kv_heads=1, seq=1, seq_kv=1, head_dim=128, causal=False)
-    workload = replace(one, seq_kv=cache_bytes // one.kv_cache_bytes())
-    return Row(f"decode B1 H8:1 D128 N{workload.keys}", workload, False)
+def _decoding(batch: int, heads: int, kv_heads: int, keys: int) -> Row:
+    """One query of each of so many sequences."""
+    workload = AttentionWorkload(
+        batch=batch, heads=heads, kv_heads=kv_heads, seq=1, seq_kv=keys, head_dim=128, causal=False)
+    return Row(f"decode B{batch} H{heads}:{kv_heads} D128 N{keys}", workload, False)
 
 
 def suited(workload: Workload, specs: Sequence[KernelSpec]) -> list[KernelSpec]:
