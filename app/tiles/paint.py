@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from PySide6.QtCore import QRectF, Qt
 from PySide6.QtGui import QColor, QFont, QFontMetricsF, QPainter, QPen
@@ -12,25 +13,26 @@ RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 CENTRE = Qt.AlignmentFlag.AlignCenter
 
 
+@lru_cache(1 << 13)
 def advance(font: QFont, text: str) -> float:
-    """The width of a text in pixels."""
+    """The width of a text in pixels, remembered: to measure it takes as long as to write it."""
     return QFontMetricsF(font).horizontalAdvance(text)
 
 
 def words(painter: QPainter, area: QRectF, align: Qt.AlignmentFlag, colour: QColor, *texts: str) -> float:
     """Writes the first of `texts` that fits, the last one elided where none does. Its width in pixels."""
-    metrics = QFontMetricsF(painter.font())
-    fits = next((text for text in texts if metrics.horizontalAdvance(text) <= area.width() + 0.5), None)
-    text = fits if fits is not None else metrics.elidedText(texts[-1], Qt.TextElideMode.ElideRight, area.width())
+    font, width = painter.font(), area.width()
+    fits = next((text for text in texts if advance(font, text) <= width + 0.5), None)
+    text = fits if fits is not None else QFontMetricsF(font).elidedText(texts[-1], Qt.TextElideMode.ElideRight, width)
     painter.setPen(colour)
     painter.drawText(area, align | Qt.TextFlag.TextDontClip, text)
-    return metrics.horizontalAdvance(text)
+    return advance(font, text)
 
 
 def lines(painter: QPainter, area: QRectF, colour: QColor, texts: Sequence[str], pitch: float) -> bool:
     """Writes lines in the middle of a box, or nothing where they do not fit."""
-    metrics = QFontMetricsF(painter.font())
-    if len(texts) * pitch > area.height() or any(metrics.horizontalAdvance(text) > area.width() for text in texts):
+    font = painter.font()
+    if len(texts) * pitch > area.height() or any(advance(font, text) > area.width() for text in texts):
         return False
     top = area.center().y() - len(texts) * pitch / 2
     painter.setPen(colour)

@@ -58,7 +58,7 @@ class Bench(Protocol):
         """Reading what no L2 holds, in the fastest of some shapes."""
 
     def copy(self) -> Timed:
-        """The same of copying, by our kernel or PyTorch's; bytes read and written together."""
+        """The same of copying, by our kernel or an element-wise one of PyTorch's; bytes read and written together."""
 
     def write(self) -> Timed:
         """The same of writing."""

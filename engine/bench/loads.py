@@ -60,10 +60,10 @@ def moves(x: torch.Tensor | None, y: torch.Tensor, programs: int) -> Load:
 
 
 def copies(x: torch.Tensor, y: torch.Tensor) -> Load:
-    """PyTorch's copy of x to y."""
+    """PyTorch's element-wise kernel, times one: its own copy is the driver's, which is slower where tensors are large."""
 
     def run() -> Tensors:
-        y.copy_(x)
+        torch.mul(x, 1.0, out=y)
         return {"y": y}
 
     return Load(run, x.nbytes + y.nbytes)

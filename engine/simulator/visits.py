@@ -21,6 +21,7 @@ from kernels.contract.walk import ops_of, programs, tables_of
 VISITS = 1 << 16    # that are told apart, or some more
 PROGRAMS = 1 << 13  # of a longer launch, as many are looked at, of WINDOWS of its parts
 WINDOWS = 4
+WAVES = 8           # of programs, before tiles of a walk are taken together
 LOOKED_AT = 32      # programs by which the visits of all are estimated
 ITERATIONS = 64     # of a loop around loops, the first of which stand for all
 
@@ -108,7 +109,8 @@ def _parts(schedule: Schedule, launch: Launch, at_once: int) -> tuple[list[Ints]
     walk.rows(launch.body, programs(schedule, launch, few))
     least = sum(len(one.row) for one in walk.seen) / len(few)
     most = sum(int(one.times.sum()) for one in walk.seen) / len(few)
-    taken = int(min(count, max(2 * at_once, min(PROGRAMS, VISITS / least))))
+    whole = max(WAVES * at_once, VISITS / (least + most))  # programs of which each tile can be told apart, or some waves
+    taken = int(min(count, max(2 * at_once, min(PROGRAMS, VISITS / least, whole))))
     step = 1
     while step < most and taken * (least + most / step) > VISITS:
         step *= 2

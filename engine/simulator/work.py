@@ -74,7 +74,8 @@ def work_of(
     crowd = np.arange(1, residents + 1).reshape(-1, *[1] * size.ndim)
     times = np.maximum(times, np.maximum(_supply(runs, spec), crowd * np.maximum(moved / (PORT * clock_hz), sram)))
     seconds = {name: float((each * size).sum()) for name, each in zip(units.STATIONS, stations, strict=True)}
-    seconds["matrix"] *= max(1.0, units.share_of_peak(launch, spec) / spec.achievable_matrix)
+    power = spec.achievable_matrix * spec.clock_hz  # of products, whatever the clock
+    seconds["matrix"] *= max(1.0, units.share_of_peak(launch, spec) * clock_hz / power)
     return Work(
         times=tuple(runs.series(np.maximum(1, np.rint(each * PICO)).astype(np.int64)) for each in times),
         moved=runs.series(moved), seconds=seconds, waits=float((waits * size).sum()),
