@@ -33,7 +33,7 @@ MOST = 1 << 12  # rows of a table
 _DATE = re.compile(r"\d{4}(-\d{2}){0,2}")
 _FAMILIES: dict[str, type[Workload | Generation]] = {
     "attention": AttentionWorkload, "linear": LinearWorkload, "decoding": Generation}
-_OWN = ("family", "kernel", "passes", "params", "value", "chosen_from")  # of a row, beside the fields of its workload
+_OWN = ("family", "kernel", "passes", "params", "value", "chosen_from", "clock_mhz")  # of a row, beside its workload
 
 
 class TableError(ValueError):
@@ -48,6 +48,7 @@ class Row(Struct, frozen=True, kw_only=True):
         params: of the kernel, where they are not what it chooses.
         value: in the table's unit; a text where there is none.
         chosen_from: a constant of the simulator was chosen from it, so that it proves nothing.
+        clock_mhz: of the SMs, where it is not the table's.
     """
 
     kernel: str
@@ -56,6 +57,7 @@ class Row(Struct, frozen=True, kw_only=True):
     passes: Passes = "forward"
     params: dict[str, int] = {}
     chosen_from: bool = False
+    clock_mhz: float | None = None
 
     @property
     def workloads(self) -> tuple[Workload, ...]:
@@ -162,8 +164,10 @@ def _wrong(table: Table) -> Iterable[tuple[str, str]]:
         yield "date", f"{table.date!r} is none: write 2024-07-11, 2024-07 or 2024"
     if table.origin == "measured" and not (table.command and table.date):
         yield "command" if not table.command else "date", "what was measured needs it"
-    if table.clock_mhz is not None and not 100 <= table.clock_mhz <= 20_000:  # NaN is refused too
-        yield "clock_mhz", f"{table.clock_mhz:g} is out of range: choose from 100 to 20,000"
+    for clock in (table.clock_mhz, *(row.clock_mhz for row in table.rows)):
+        if clock is not None and not 100 <= clock <= 20_000:  # NaN is refused too
+            yield "clock_mhz", f"{clock:g} is out of range: choose from 100 to 20,000"
+            break
     try:
         spec.resolve(table.device)
     except spec.SpecError as error:

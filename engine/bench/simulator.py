@@ -143,7 +143,7 @@ def _entry(row: Row, table: Table, spec: DeviceSpec) -> Entry:
 def _found(row: Row, table: Table, spec: DeviceSpec) -> tuple[float, str, float]:
     """What is predicted, what limits it, and what the roofline says, in the table's unit. Raises: Unpredictable."""
     if isinstance(row.workload, Generation):
-        clock_hz = None if table.clock_mhz is None else table.clock_mhz * 1e6
+        clock_hz = _clock_hz(row, table)
         return whole_models.found(row.workload, row.kernel, spec, clock_hz, table.unit)
     passes = [_one(row, workload, table, spec) for workload in row.workloads]
     flops = sum(_flops(workload, table) for workload in row.workloads)
@@ -171,13 +171,19 @@ def _one(row: Row, workload: Workload, table: Table, spec: DeviceSpec) -> tuple[
         raise Unpredictable(str(error)) from error
     if plan.schedule is None:
         raise Unpredictable(plan.refused)
-    clock_hz = spec.clock_hz if table.clock_mhz is None else table.clock_mhz * 1e6
+    clock_hz = _clock_hz(row, table) or spec.clock_hz
     prediction = predict(plan.schedule, spec, clock_hz, cold=table.cold)
     cost = plan.blueprint.cost(workload, plan.config)
     moved = _Bytes(cost.hbm_read_bytes, cost.hbm_write_bytes)
     seconds = max(workload.nominal_flops / _peak(workload, spec, clock_hz),
                   (moved.read + moved.written) / spec.bandwidth_bytes_per_s)
     return prediction, moved, seconds
+
+
+def _clock_hz(row: Row, table: Table) -> float | None:
+    """Of the SMs; None where neither says it."""
+    told = row.clock_mhz or table.clock_mhz
+    return told and told * 1e6
 
 
 def _peak(workload: Workload, spec: DeviceSpec, clock_hz: float) -> float:
