@@ -31,11 +31,13 @@ CEILINGS: dict[str, dict[str, float]] = {
     "fa1-appendix": {"eager": 20, "flash_attn_1": 18}, "fa1-figure-time": {"eager_masked": 22, "flash_attn_1": 54},
     "fa1-figure-bytes": {"eager_masked": 1, "flash_attn_1": 40},  # of 32-bit sums, where the figure's are 16: see its note
     "occupancy-h200": {"sdpa_cudnn": 3}, "decode-fit-h200": {"split_kv": 6},
-    "h200-forward": {"naive": 7.5, "fused_softmax": 7.5, "flash": 7, "flash_hopper": 7},
-    "h200-backward": {"flash": 10, "flash_hopper": 8},
-    "h200-decode": {"split_kv": 9, "paged": 8.5, "int8": 10, "fp8": 10}, "h200-linear": {"batched_linear": 10},
-    "h200-bytes": {"naive": 1, "fused_softmax": 1, "flash_v1": 1, "flash": 14, "flash_hopper": 6},
-    "t4-generate": {"transformers": 10}, "h200-generate": {"ours": 8}, "h200-steps": {"ours": 18},
+    "h200-forward": {"naive": 5.5, "fused_softmax": 6, "flash": 7.5, "flash_hopper": 6.5},
+    "h200-backward": {"flash": 9.5, "flash_hopper": 7.5},
+    "h200-decode": {"split_kv": 9, "paged": 9.5, "int8": 10, "fp8": 10}, "h200-linear": {"batched_linear": 13},
+    "h200-bytes": {"naive": 3, "fused_softmax": 3, "flash": 13.5, "flash_hopper": 12.5, "split_kv": 0.5},
+    "h200-bytes-more": {"flash_v1": 1, "flash": 27, "flash_hopper": 7},
+    "h200-single": {"flash": 10, "flash_hopper": 10.5, "sdpa_cudnn": 15, "sdpa_flash": 13.5},
+    "t4-generate": {"transformers": 10}, "h200-generate": {"ours": 8}, "h200-steps": {"ours": 20},
 }
 
 

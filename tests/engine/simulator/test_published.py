@@ -108,12 +108,13 @@ def measured(id: str) -> dict[tuple[str, str], float | str]:
             name = f"{w.batch} {w.d_in}"
         elif w.seq == 1:
             name = f"{w.sharing} B{w.batch} N{w.keys}"
-        elif id == "h200-bytes":
+        elif id.startswith("h200-bytes"):
             heads = f"{w.heads}" if w.group == 1 else f"{w.heads}:{w.kv_heads}"
             name = f"B{w.batch} H{heads} D{w.head_dim} {'causal' if w.causal else 'full'} N{w.seq}"
             name = f"backward {name}" if row.passes == "backward" else name
         else:
             name = f"D{w.head_dim} {'causal' if w.causal else 'full'} N{w.seq}"
+            name = f"{row.passes} {name}" if id == "h200-single" else name
         found[row.kernel, name] = row.value
     return found
 
@@ -147,7 +148,12 @@ def test_measured_tables_are_those_of_the_document() -> None:
         ("ours", f"{model} dense {dtype} B{line[0]} 512+1"): float(line[column + (not fused[line[0]])])
         for line in lines for column, model, dtype in ((1, "llama-3-8b", "bfloat16"), (3, "gpt2", "float16"))}
     _, _, *lines = documented("## Bytes, counted", "\n## The sanitizer")
-    assert measured("h200-bytes") == {(line[1], line[0]): float(line[2]) for line in lines}
+    assert measured("h200-bytes") | measured("h200-bytes-more") == {(line[1], line[0]): float(line[2]) for line in lines}
+    header, _, *lines = documented("## Single launches", "\nHeld for a second")
+    assert measured("h200-single") == {
+        (kernel, line[0]): float(cell.split()[0]) for line in lines for kernel, cell in zip(header[1:], line[1:], strict=True)}
+    assert [row.clock_mhz for row in TABLES["h200-single"].rows if row.kernel == "flash"] == [
+        float(line[1].split()[1].strip("()")) for line in lines]
 
 
 # --- wrong files ----------------------------------------------------------------------------------------------------
