@@ -91,6 +91,11 @@ class DeviceSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return 2 if self.capability[0] in (8, 9, 10) and self.capability[1] in (0, 3) else 1
 
     @property
+    def l2_bytes_per_s(self) -> float:
+        """Of the whole L2, whose clock is its own and does not fall with that of the SMs."""
+        return self.l2_bytes_per_clock * self.max_clock_hz
+
+    @property
     def products_from_sram(self) -> bool:
         """Whether the matrix units read shared memory themselves, for groups of warps. Source: PTX ISA, wgmma and tcgen05."""
         return self.capability[0] in (9, 10)

@@ -36,7 +36,7 @@ def roof_of(gpu: DeviceSpec, dtype: str) -> Roof:
     rate = gpu.flops_per_clock(dtype) or gpu.vector_flops_per_clock  # type: ignore[arg-type]  # of a workload
     return Roof(
         flops_per_s=gpu.sms * gpu.clock_hz * rate, exps_per_s=gpu.sms * gpu.clock_hz * gpu.exps_per_clock,
-        l2_bytes_per_s=gpu.l2_bytes_per_clock * gpu.max_clock_hz, dram_bytes_per_s=gpu.bandwidth_bytes_per_s)
+        l2_bytes_per_s=gpu.l2_bytes_per_s, dram_bytes_per_s=gpu.bandwidth_bytes_per_s)
 
 
 class Forecasts:

@@ -190,11 +190,11 @@ def _played(ready: Ready, spec: DeviceSpec, clock_hz: float, warm: Collection[st
     end = begins + filled + line.makespan
     read = sum(each.read_again + each.read * (each.operand not in warm) for each in ready.touched)
     written = sum(each.written_again + each.written * (each.operand not in warm) for each in ready.touched)
-    l2 = found.moved.total / (spec.l2_bytes_per_clock * spec.max_clock_hz)  # whose clock is its own
+    l2 = found.moved.total / spec.l2_bytes_per_s
     hbm = traffic.seconds(read, written, spec)
     ramp = begin + spec.l2_latency_s + found.alone
     tiles = sum(each.op.ahead + 1 for each in runs.ops if each.op.kind == "load" and each.loops)  # under way, of a program
-    depth = ready.residents * max(1, tiles)
+    depth = ready.per_sm * max(1, tiles)  # of a full SM: where it is not, L2 and HBM serve those of others
     shared = np.array([max(found.seconds["matrix"] / spec.sms, end - ramp), l2, hbm])
     seconds = ramp + float(round_times(shared, np.zeros(()), depth, np.array(STEADY))[-1]) / depth
     breakdown = {name: each / spec.sms for name, each in found.seconds.items()} | {

@@ -137,7 +137,7 @@ def _waits(
 ) -> list[Floats]:
     """Seconds in which a program waits: to begin, and for each op of its body in turn."""
     begin = np.full(runs.sizes.shape, 0.0 if runs.launch.resident or begun else BEGIN / clock_hz)
-    bursts = _bursts(runs, spec, clock_hz, at_once, found)
+    bursts = _bursts(runs, spec, at_once, found)
     return [begin, *(own + burst for own, burst in zip(_own_waits(runs, spec, clock_hz, found), bursts, strict=True))]
 
 
@@ -185,13 +185,11 @@ def _wanted(runs: Runs, place: int) -> bool:
     return following is not None and bool(set(runs.ops[place].op.writes) & set(following.reads))
 
 
-def _bursts(
-    runs: Runs, spec: DeviceSpec, clock_hz: float, at_once: float, found: tuple[Touched, ...]
-) -> Iterator[Floats]:
+def _bursts(runs: Runs, spec: DeviceSpec, at_once: float, found: tuple[Touched, ...]) -> Iterator[Floats]:
     """Of each op the seconds in which the memory serves what programs that begin, or end, together ask for together: before the
     first product all operands that it needs, and at the end what is stored."""
     shared = {(each.operand, each.kind): each.waves / each.tiles for each in found}
-    hbm, l2 = spec.bandwidth_bytes_per_s * spec.achievable_bandwidth, spec.l2_bytes_per_clock * clock_hz
+    hbm, l2 = spec.bandwidth_bytes_per_s * spec.achievable_bandwidth, spec.l2_bytes_per_s
     computed = False
     zero: Floats = np.zeros(runs.sizes.shape)
     for counted in runs.ops:

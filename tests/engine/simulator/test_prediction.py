@@ -25,6 +25,7 @@ from kernels.contract.walk import ops_of
 SPECS = {spec.id: spec for spec in specs.load()}
 SAME = 1 + 1e-9
 MISSED = 1.005  # a program's latencies are of what its wave misses, and a larger wave may miss more
+ASKED_TOGETHER = 1.03  # what a larger wave asks for as it begins comes later
 H200 = SPECS["h200-sxm"]
 PREDICTED = [spec for spec in catalog().values() if spec.blueprint and spec.info.family != "linear"]
 
@@ -57,20 +58,21 @@ def test_more_clock_or_bandwidth_never_slows(
 @settings(max_examples=60, deadline=None)
 @given(kernel=st.sampled_from(PREDICTED), batch=st.sampled_from([1, 4, 32]), seq=st.sampled_from([128, 1000, 4096]),
        sms=st.integers(133, 300))
-def test_more_sms_slow_no_launch_but_for_what_they_ask_of_the_memory(
+def test_more_sms_slow_no_launch_of_which_as_many_bytes_come_from_hbm(
     kernel: KernelSpec, batch: int, seq: int, sms: int
 ) -> None:
-    """Programs end no later after the first wave is placed, which takes longer the larger it is. But larger waves do not share
-    the same of what they read; and where an SM holds fewer programs the model sees fewer loads under way
-    on it, and so less of one wait beside another."""
+    """Programs end no later after the first wave is placed, which takes longer the larger it is. Larger waves may not share the
+    same of what they read, which changes what comes from HBM."""
     w, more = shape(kernel, batch, seq), replace(H200, sms=sms)
     blueprint = kernel.blueprint
     assert blueprint is not None
     schedule = blueprint.schedule(w, blueprint.configure(w, specs.device_of(H200)))
-    (few, base), (many, found) = play(schedule, H200), play(schedule, more)
+    (_, base), (_, found) = play(schedule, H200), play(schedule, more)
     for one, two in zip(base, found, strict=True):
         assert two.end - two.begin <= (one.end - one.begin) * MISSED
-    assert many.seconds <= few.seconds * 1.2
+        if two.launched.dram_read_bytes + two.launched.dram_write_bytes <= MISSED * (
+                one.launched.dram_read_bytes + one.launched.dram_write_bytes):
+            assert two.launched.seconds <= one.launched.seconds * ASKED_TOGETHER
 
 
 @pytest.mark.parametrize("kernel", PREDICTED, ids=lambda kernel: kernel.id)
