@@ -43,7 +43,7 @@ class DeviceSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     clock_hz: float                     # at which the matrix units' peaks are quoted: what a prediction runs at
     max_clock_hz: float                 # the highest that the SMs reach
     matrix_flops_per_clock: dict[MatrixDtype, int]  # two a multiply-add; float32 without TF32 runs on the vector units
-    achievable_matrix: float            # share of the peak that large products reach, clocks as they are then; none is faster
+    achievable_matrix: float            # share of the peak at clock_hz that large products hold, as power leaves them; none is faster
     vector_flops_per_clock: int         # of float32, two a multiply-add
     exps_per_clock: int                 # MUFU.EX2
     registers_per_sm: int               # of 32 bits
@@ -53,7 +53,7 @@ class DeviceSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sram_bytes_per_block: int           # the most shared memory that one block may ask for
     sram_bytes_per_clock: int
     l2_bytes: int
-    l2_bytes_per_clock: int             # that plain reads take from the whole L2
+    l2_bytes_per_clock: int             # at max_clock_hz, that plain reads take from the whole L2
     achievable_l2: float                # share of the L2 up to which data that is read again comes at full speed
     l2_latency_s: float                 # of a load that hits, in the near part of the L2
     memory_bytes: int                   # as the driver reports it
