@@ -43,7 +43,7 @@ class DeviceSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     clock_hz: float                     # at which the matrix units' peaks are quoted: what a prediction runs at
     max_clock_hz: float                 # the highest that the SMs reach
     matrix_flops_per_clock: dict[MatrixDtype, int]  # two a multiply-add; float32 without TF32 runs on the vector units
-    achievable_matrix: float            # share of the peak at clock_hz that large products hold, as power leaves them; none is faster
+    achievable_matrix: float            # share of the peak at clock_hz that large products hold; none is faster
     vector_flops_per_clock: int         # of float32, two a multiply-add
     exps_per_clock: int                 # MUFU.EX2
     registers_per_sm: int               # of 32 bits
