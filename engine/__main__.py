@@ -130,7 +130,8 @@ def _measure(
 
     collector = Collector()
     faults = converse(
-        lambda emit: Session(emit, devices=found, catalog=known, models=(), telemetry_s=None), commands, collector.add)
+        lambda emit: Session(emit, devices=found, catalog=known, models=(), telemetry_s=None, foresees=False),
+        commands, collector.add)
     return collector.results(), faults
 
 

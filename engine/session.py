@@ -90,16 +90,17 @@ class Session:
         emit: takes every event, in order, called from the thread that runs `run`.
         catalog, devices, models, sampler: what there is; left out, what this machine has.
         telemetry_s: seconds between two samples of the device's counters; None: no samples.
+        foresees: what is configured is predicted too, beside what is measured.
     """
 
     def __init__(
         self, emit: Callable[[Event], None], *, catalog: Mapping[str, KernelSpec] | None = None,
         devices: Sequence[Device] | None = None, models: Sequence[Model] | None = None,
-        sampler: Callable[[Device], Sampler] | None = None, telemetry_s: float | None = TELEMETRY_S,
+        sampler: Callable[[Device], Sampler] | None = None, telemetry_s: float | None = TELEMETRY_S, foresees: bool = True,
     ) -> None:
         self._emit_event = emit
         self._given = (catalog, devices, models, sampler)
-        self._telemetry_s = telemetry_s
+        self._telemetry_s, self._foresees = telemetry_s, foresees
         self._inbox: SimpleQueue[Command | _Report | _Forecast | _Rejected] = SimpleQueue()
         self._began = time.perf_counter_ns()
         self._generation = 0
@@ -210,8 +211,9 @@ class Session:
         self._generation = command.generation
         self._emit(planned)
         self._watch(device)
-        self._foreseen = self._job
-        self._forecaster.give(self._job)
+        if self._foresees:
+            self._foreseen = self._job
+            self._forecaster.give(self._job)
         if self._order.running:
             self._give(Order(self._job, True, self._order.seconds))
 

@@ -139,5 +139,6 @@ def _run(decoding: Decoding, device: Device, found: tuple[Device, ...]) -> tuple
     collector = Collector()
     commands = (ConfigureDecoding(generation=1, device=device.id, decoding=decoding), Start())
     faults = converse(
-        lambda emit: Session(emit, devices=found, catalog={}, models=(), telemetry_s=None), commands, collector.add)
+        lambda emit: Session(emit, devices=found, catalog={}, models=(), telemetry_s=None, foresees=False),
+        commands, collector.add)
     return collector.results(device), faults

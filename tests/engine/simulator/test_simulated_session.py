@@ -180,6 +180,19 @@ def test_a_processor_and_a_gpu_without_a_spec_are_not_predicted(talk: Talk) -> N
     assert {found.generation for found in said.all(Predicted)} == {3}
 
 
+def test_a_command_line_that_measures_predicts_nothing_beside_it(talk: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(forecast.Forecasts, "of", never)
+    said = talk(*catalog().values(), devices=(CPU, H200), foresees=False)
+    small = replace(WORKLOAD, batch=1, heads=1, kv_heads=1, seq=64)
+    said.send(configure("flash", device="cuda:0"), configure("naive", device="cpu", workload=small, generation=2), Start())
+    said.wait(KernelSample)
+    assert not said.all(Predicted)
+    assert not said.all(Fault)
+
+
 def test_simulated_gpus_are_listed_and_a_wrong_file_is_told() -> None:
     from engine.session import Session
 
