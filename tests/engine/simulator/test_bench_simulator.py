@@ -42,7 +42,7 @@ CEILINGS: dict[str, dict[str, float]] = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def results() -> dict[str, simulator.Result]:
     return {result.table.id: result for result in simulator.run(TABLES.values())}
 
