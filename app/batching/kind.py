@@ -106,7 +106,9 @@ def whole(state: BatchState) -> list[tuple[str, str]]:
         rows += [(f"product, {found(state)}", fmt.quantity(state.ceilings.flops_per_s, "FLOP/s")),
                  (f"read, {found(state)}", fmt.rate(state.ceilings.bytes_per_s)),
                  ("ridge", f"{fmt.significant(state.ceilings.flops_per_s / state.ceilings.bytes_per_s)} FLOP/B")]
-    return [*rows, ("knee, predicted", fmt.count(bend.predicted)), (f"knee, {found(state)}", fmt.count(bend.measured))]
+    rows += [("knee, predicted", fmt.count(bend.predicted)), (f"knee, {found(state)}", fmt.count(bend.measured))]
+    refused = ((kernel, state.refused_everywhere(kernel)) for kernel in state.kernels)
+    return [*rows, *((kernel_title(state, kernel, kernel), f"refused: {reason}") for kernel, reason in refused if reason)]
 
 
 def facts(state: BatchState, plan: BatchPlan) -> list[tuple[str, str]]:
@@ -119,7 +121,7 @@ def facts(state: BatchState, plan: BatchPlan) -> list[tuple[str, str]]:
         rows.append(("programs", f"{fmt.count(plan.programs)} of {plan.rows} rows"))
     rows.append(("peak memory", fmt.bytes_iec(plan.peak_memory_bytes)))
     for kernel in state.kernels:
-        if (reason := state.refusals.get((kernel, plan.batch))) is not None:
+        if (reason := state.refusals.get((kernel, plan.batch))) is not None and not state.refused_everywhere(kernel):
             return [*rows, ("refused", reason)]
     return rows
 

@@ -59,6 +59,11 @@ class BatchState:
         """The batch sizes that a kernel is not refused at."""
         return [plan for batch, plan in self.plans.items() if (kernel, batch) not in self.refusals]
 
+    def refused_everywhere(self, kernel: str) -> str:
+        """The sentence why a kernel runs at no batch size, where it is the same at all; else empty."""
+        said = {self.refusals.get((kernel, batch), "") for batch in self.plans}
+        return said.pop() if len(said) == 1 else ""
+
     @property
     def peak_memory_bytes(self) -> int | None:
         """Predicted, of the largest batch that runs; None where none does."""

@@ -11,6 +11,7 @@ from rich.console import Console
 from app import format as fmt
 from app.batching.configuration import BatchConfiguration, configuration
 from app.batching.kind import BATCHINGS
+from app.batching.state import LIBRARY
 from app.batching.verdict import verdict
 from app.caption import caption
 from app.configuration import decode, encode
@@ -133,6 +134,17 @@ def test_what_has_no_sample_says_why_and_has_no_number() -> None:
     assert (notes[1], notes[4]) == ("no sample yet", "it broke")
     assert {row.time_p50_ns for row in made.points} == {None}
     assert made.numbers() == "no time was measured · bytes by formula"
+
+
+def test_what_is_refused_everywhere_is_said_once_and_else_where_it_is() -> None:
+    plan = planned(batching())
+    never = [Refused(generation=1, kernel=LIBRARY, batch=one.batch, reason="it is not published") for one in plan.plans]
+    broken = Refused(generation=1, kernel=OURS, batch=4, reason="it broke")
+    sections = BATCHINGS.inspected(snapshot(batch_feed.hello(), plan, *never, broken))
+    assert sections[0][1][-1] == (LIBRARY, "refused: it is not published")
+    rest = dict(sections[1:])
+    assert [title for title, rows in rest.items() if "refused" in dict(rows)] == ["batch 4"]
+    assert dict(rest["batch 4"])["refused"] == "it broke"
 
 
 def test_the_table_and_the_caption_say_what_was_batched() -> None:
