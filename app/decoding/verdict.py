@@ -119,7 +119,7 @@ def _flat(snapshot: Snapshot, running: list[Lane]) -> str:
     device, pair = snapshot.device, compared(snapshot.decode)
     name = pair[1] if pair else next((lane.id for lane in running if lane.cache == "none"), "")
     series = snapshot.decode.lanes.get(name)
-    if device is None or device.kind != "cuda" or series is None or series.median_ns is None:
+    if device is None or device.kind == "cpu" or series is None or series.median_ns is None:
         return ""
     if series.exponent is None or series.exponent >= FLAT:
         return ""

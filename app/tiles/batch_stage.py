@@ -81,7 +81,7 @@ def cards_of(state: BatchState, device: Device | None) -> list[Card]:
         plan = running[batch]
         card = Card(batch=batch, title=f"batch {fmt.count(batch)}", parts=moved[batch], most=most, tallest=tallest,
                     figures=_figures(state, batch))
-        if plan.programs is not None and device is not None and device.kind == "cuda" and device.sms:
+        if plan.programs is not None and device is not None and device.kind != "cpu" and device.sms:
             card = replace(card, programs=plan.programs, rows=plan.rows, cells=device.sms,
                            place=_place(plan.programs, device.sms))
         found.append(card)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,9 +89,12 @@ def flat(device: Device = feed.H200, time_ns: float = 22.2e6, caches: tuple[str,
     return plain(next(iter(verdict(snapshot(*events)).more), ""))
 
 
+@pytest.mark.parametrize("kind", ["cuda", "sim"])
 @pytest.mark.parametrize("caches", [("none", "dense"), ("none",)])
-def test_where_the_host_binds_the_uncached_run_no_growth_is_claimed(caches: tuple[str, ...]) -> None:
-    assert flat(caches=caches) == (
+def test_where_the_host_binds_the_uncached_run_no_growth_is_claimed(
+    caches: tuple[str, ...], kind: Literal["cuda", "sim"],
+) -> None:
+    assert flat(replace(feed.H200, kind=kind), caches=caches) == (
         "without a cache a step takes 22.2 ms at almost any length: so few tokens leave the GPU idle")
 
 

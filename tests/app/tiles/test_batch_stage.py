@@ -17,11 +17,13 @@ from app.store import Store
 from app.theme import Theme
 from app.tiles.batch_card import BatchCard, Card
 from app.tiles.batch_stage import EMPTY, BatchStage, cards_of
-from engine.protocol import Event
+from engine.protocol import Device, Event
+from engine.simulator import spec
 from tests.app import batch_feed, feed
 from tests.app.batch_feed import batching, planned, run
 
 DARK = Theme.load("dark")
+SIMULATED = spec.device_of(spec.resolve("sim:h200-sxm"))
 
 
 def state(*events: Event) -> BatchState:
@@ -66,8 +68,9 @@ def test_one_four_eight_and_the_largest_have_a_card(stage: BatchStage) -> None:
     assert stage.accessibleDescription() == EMPTY
 
 
-def test_before_a_sample_there_are_tiles_and_no_numbers() -> None:
-    card = cards_of(state(batch_feed.hello(), planned(batching())), feed.H200)[0]
+@pytest.mark.parametrize("device", [feed.H200, SIMULATED], ids=["real", "simulated"])
+def test_before_a_sample_there_are_tiles_and_no_numbers(device: Device) -> None:
+    card = cards_of(state(batch_feed.hello(), planned(batching())), device)[0]
     assert (card.programs, card.rows, card.cells) == (128, 16, 132)
     assert {value for _, value in card.figures} == {fmt.NA}
 
