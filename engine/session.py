@@ -225,13 +225,13 @@ class Session:
             device = device_of(resolve(wanted))     # anew: its file may have changed
         except SpecError as error:
             raise planner.PlanError(str(error)) from error
-        places = [place for place, known in enumerate(self._devices) if known.id == wanted]
-        if not places:
+        if device in self._devices:
+            return device
+        place = next((place for place, known in enumerate(self._devices) if known.id == wanted), None)
+        if place is None:
             self._devices[self._listed:] = [device]
-        elif self._devices[places[0]] == device:
-            return self._devices[places[0]]
         else:
-            self._devices[places[0]] = device
+            self._devices[place] = device
         self._emit(DeviceFound(device=device))
         return device
 

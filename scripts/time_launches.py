@@ -8,13 +8,12 @@ the SMs meanwhile in MHz. The caches and the clocks are left alone.
 from __future__ import annotations
 
 import argparse
-import csv
 import subprocess
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from engine.bench import watch
+from engine.bench import counters, watch
 from engine.bench.grid import Row, rows
 
 KERNELS = ("flash", "flash_hopper", "sdpa_cudnn", "sdpa_flash")
@@ -65,16 +64,13 @@ def launch(only: str) -> None:
 
 def timed(log: str) -> list[tuple[float, float]]:
     """Microseconds and MHz of each execution, from ncu's CSV: of what was launched between two markers."""
-    seen: dict[int, dict[str, str]] = {}
-    for line in csv.DictReader(line for line in log.splitlines() if line.startswith('"')):
-        seen.setdefault(int(line["ID"]), {"name": line["Kernel Name"]})[line["Metric Name"]] = line["Metric Value"]
-    found, time, cycles = [], 0.0, 0.0
-    for _, one in sorted(seen.items()):
-        if MARKER in one["name"]:
+    found, time, cycles = list[tuple[float, float]](), 0.0, 0.0
+    for one in counters.parse(log, (TIME, CYCLES)):
+        if MARKER in one.function:
             found.append((time / 1e3, 1e3 * cycles / time))
             time, cycles = 0.0, 0.0
         else:
-            time, cycles = (spent + float(one[name].replace(",", "")) for spent, name in ((time, TIME), (cycles, CYCLES)))
+            time, cycles = time + one.metrics[TIME], cycles + one.metrics[CYCLES]
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from msgspec import Struct
 
@@ -22,7 +22,7 @@ SECTORS, HITS = "lts__t_sectors_srcunit_tex.sum", "lts__t_sectors_srcunit_tex_lo
 METRICS = (READ, WRITTEN, SECTORS, HITS)
 SECTOR_BYTES = 32
 L2_BYTES = 60 << 20  # of an H200
-PARTS = (0.25, 1, 4)   # of it
+PARTS = (0.25, 1, 4)  # of it
 SECONDS = 300.0  # for one row: a start, compiling, and launches that are each played more than once
 
 
@@ -46,7 +46,8 @@ def rows(only: tuple[str, ...] = ()) -> list[Row]:
 
 def _keys(part: float) -> int:
     """Of one KV head of 128 dims in bfloat16, whose K and V take that part of an H200's L2."""
-    return int(part * L2_BYTES) // (2 * 2 * 128)
+    one = AttentionWorkload(batch=1, heads=1, kv_heads=1, seq=1, head_dim=128)
+    return int(part * L2_BYTES) // one.kv_cache_bytes()
 
 
 def _row(
@@ -125,7 +126,7 @@ def _understood(seen: watch.Watched, order: Order) -> list[Counted]:
     return found
 
 
-def parse(log: str) -> list[Counted]:
+def parse(log: str, wanted: Collection[str] = METRICS) -> list[Counted]:
     """The launches in ncu's CSV, in order; what stands before its heading, or is no line of it, is passed over."""
     heading: list[str] = []
     found: dict[int, Counted] = {}
@@ -139,7 +140,7 @@ def parse(log: str) -> list[Counted]:
             continue
         row = dict(zip(heading, cells, strict=False))
         number, metric, value = (row.get(key, "") for key in ("ID", "Metric Name", "Metric Value"))
-        if metric not in METRICS or not re.fullmatch(r"\d{1,9}", number, re.ASCII):
+        if metric not in wanted or not re.fullmatch(r"\d{1,9}", number, re.ASCII):
             continue
         launch = found.setdefault(int(number), Counted(row.get("Kernel Name", ""), {}))
         if re.fullmatch(r"\d[\d,]{0,29}(\.\d+)?", value, re.ASCII):  # else n/a
