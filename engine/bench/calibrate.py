@@ -18,6 +18,7 @@ STRAIGHT = 12          # steps up to which reads surely come at full speed: an L
 SLACK = 1.05           # of the straight line: what is within it is at full speed
 READERS = (4, 8, 12, 16)  # programs that read each part of a quarter of the L2
 RING_L2, RING_MEMORY = 1 / 16, 8  # of the L2's size
+NEAR, FAR = (1 / 8, 3 / 16, 1 / 4, 5 / 16, 3 / 8), (2, 3, 4, 6, 8, 12, 16)  # of its size: reads that hit it, and that miss it
 PUBLISHED = ("exps_per_clock", "vector_flops_per_clock")  # of the architecture: measured to be compared, and not taken over
 NO_CLOCK = "NVML gives no clock of the SMs here"
 FLAT = "reading more takes no longer: something else takes the time"
@@ -106,10 +107,14 @@ def figures(bench: Bench, spec: DeviceSpec) -> Iterator[Figure]:
     """Measures them one after the other. `spec`: of this GPU, whose sizes, peaks and bandwidth they are shares of."""
     yield _time(spec, "launch_s", bench.host_launches(), "a kernel that does nothing, launched again and again by PyTorch")
     yield _empty(bench, spec)
+    latencies = list[float]()
     for name, ring, where in (("l2_latency_s", round(RING_L2 * spec.l2_bytes), "hits the L2"),
                               ("memory_latency_s", RING_MEMORY * spec.l2_bytes, "misses it")):
         said = f"a load that says where the next is, in a random ring through {ring / MIB:.3g} MiB, and {where}"
-        yield _time(spec, name, bench.chase(ring), said)
+        chased = bench.chase(ring)
+        latencies.append(chased.time.p50 / chased.amount)
+        yield _time(spec, name, chased, said)
+    yield _ramp(bench, spec, latencies[1] - latencies[0])
     yield _l2_rate(bench, spec)
     yield _l2_share(bench, spec)
     peak = spec.bandwidth_bytes_per_s
@@ -126,6 +131,23 @@ def _empty(bench: Bench, spec: DeviceSpec) -> Figure:
     timed = {programs: bench.empty(programs) for programs in (1, bench.sms, 10 * bench.sms, 100 * bench.sms)}
     beside = {f"{programs} programs, us": each.time.p50 for programs, each in timed.items()}
     return _time(spec, "graph_launch_s", timed[1], "an empty launch of one program in a CUDA graph", beside)
+
+
+def _ramp(bench: Bench, spec: DeviceSpec, later_us: float) -> Figure:
+    """By how much the line through reads that miss the L2 begins later than that through those that hit it, without the time by
+    which a single load comes later."""
+    near, far = ([bench.read(round(part * spec.l2_bytes)) for part in parts] for parts in (NEAR, FAR))
+
+    def start(timed: Sequence[Timed], quantile: str) -> float:
+        return line([(one.amount, getattr(one.time, quantile)) for one in timed])[0]
+
+    low, value, high = (1e-6 * max(0.0, start(far, quantile) - start(near, quantile) - later_us)
+                        for quantile in ("p20", "p50", "p80"))
+    hits, misses = start(near, "p50"), start(far, "p50")
+    said = (f"reads of {FAR[0]} to {FAR[-1]} times the L2 take {misses:.3g} us beside bytes over bandwidth, those that hit it "
+            f"{hits:.3g} us; a load that misses comes {later_us:.2g} us later")
+    beside = {"reads that hit the L2, us": hits, "reads that miss it, us": misses}
+    return _figure(spec, "memory_ramp_s", far[-1], said, value, min(low, value), max(value, high), beside)
 
 
 def _l2_rate(bench: Bench, spec: DeviceSpec) -> Figure:

@@ -18,12 +18,13 @@ class Case(Struct, frozen=True, kw_only=True):
 
 class Order(Struct, frozen=True, kw_only=True):
     """`exact`: tensors are made on the host, and compared there whole: no other kernel than ours runs on the device. Else they
-    are made on the device and some rows compared, and each kernel is launched once more where a profiler looks.
+    are made on the device and some rows compared, and each kernel is executed `times` more where a profiler looks.
     """
 
     device: str
     cases: tuple[Case, ...]
     exact: bool
+    times: int = 1
 
 
 class Done(Struct, frozen=True, kw_only=True):

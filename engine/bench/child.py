@@ -35,30 +35,30 @@ def main(path: str) -> None:
     machine = open_machine(device, lambda: None)
     device = machine.refine(device)
     for case in order.cases:
-        done = _run(case, device, machine, order.exact)
+        done = _run(case, device, machine, order)
         machine.trim()
         sys.stdout.buffer.write(msgspec.json.encode(done) + b"\n")
         sys.stdout.flush()
 
 
-def _run(case: Case, device: Device, machine: Machine, exact: bool) -> Done:
+def _run(case: Case, device: Device, machine: Machine, order: Order) -> Done:
     spec, workload = catalog()[case.kernel], case.workload
     config = planner.configured(spec, workload, device, {})
     try:
         if reasons := planner.reasons(spec, workload, config, device):
             raise Refusal("; ".join(reasons))
-        if lack := _lack(spec, workload, device, machine, played_again=not exact):
+        if lack := _lack(spec, workload, device, machine, played_again=not order.exact):
             raise Refusal(lack)
-        inputs, own = _from_host(case, spec, machine.place) if exact else _on_device(spec, workload, machine.place)
+        inputs, own = _from_host(case, spec, machine.place) if order.exact else _on_device(spec, workload, machine.place)
         launch = machine.bind(spec, workload, config, {**inputs, **own})
         outputs = launch()
         machine.synchronize()
-        if not exact:
+        for _ in range(0 if order.exact else order.times):
             with _profiled(machine):
                 launch()
-        if exact:
+        if order.exact:
             inputs, outputs = ({name: x.cpu() for name, x in found.items()} for found in (inputs, outputs))
-        found = check(spec, workload, inputs, outputs, whole=exact)
+        found = check(spec, workload, inputs, outputs, whole=order.exact)
     except Refusal as reason:
         return Done(kernel=case.kernel, config=config.params, refused=str(reason))
     except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Collection, Iterator, Sequence
+from statistics import median
 
 from msgspec import Struct
 
@@ -23,6 +24,7 @@ METRICS = (READ, WRITTEN, SECTORS, HITS)
 SECTOR_BYTES = 32
 L2_BYTES = 60 << 20  # of an H200
 PARTS = (0.25, 1, 4)  # of it
+TIMES = 5  # executions of each kernel
 SECONDS = 300.0  # for one row: a start, compiling, and launches that are each played more than once
 
 
@@ -83,13 +85,15 @@ def run(chosen: Sequence[Row], specs: Sequence[KernelSpec], device: Device, cach
     for row in chosen:
         if not (asked := suited(row.workload, specs)):
             continue
-        order = Order(device=device.id, exact=False, cases=tuple(Case(kernel=s.id, workload=row.workload) for s in asked))
+        cases = tuple(Case(kernel=spec.id, workload=row.workload) for spec in asked)
+        order = Order(device=device.id, exact=False, cases=cases, times=TIMES)
         done, counted = _counted(path, order, cache)
         kernels = []
         for spec, answer in zip(asked, done, strict=True):
             kernel, counted = _kernel(spec, row.workload, answer, counted)
             kernels.append(kernel)
-        yield Result(row=row.id, device=device.name, workload=row.workload, cache=cache, tool=version, kernels=tuple(kernels))
+        yield Result(row=row.id, device=device.name, workload=row.workload, cache=cache, tool=version, times=TIMES,
+                     kernels=tuple(kernels))
 
 
 def _counted(path: str, order: Order, cache: Cache) -> tuple[tuple[Done, ...], list[Counted]]:
@@ -156,21 +160,27 @@ def _kernel(
         return KernelBytes(kernel=spec.id, config=done.config, refused=done.refused or "no schedule says its launches"), counted
     config = Config(params=done.config)
     schedule, cost = spec.schedule(workload, config), spec.cost(workload, config)
-    own, rest = counted[: len(schedule.launches)], counted[len(schedule.launches) :]
-    if len(own) < len(schedule.launches) or any(not {READ, WRITTEN} <= one.metrics.keys() for one in own):
+    count = TIMES * len(schedule.launches)
+    own, rest = counted[:count], counted[count:]
+    if len(own) < count or any(not {READ, WRITTEN} <= one.metrics.keys() for one in own):
         refused = "ncu has not counted the bytes of all its launches"
         return KernelBytes(kernel=spec.id, config=done.config, check=done.check, refused=refused), rest
     launches = tuple(
-        _launch(launch.name, one, launch_totals(schedule, launch).tile_bytes)
-        for launch, one in zip(schedule.launches, own, strict=True)
+        _launch(launch.name, own[place :: len(schedule.launches)], launch_totals(schedule, launch).tile_bytes)
+        for place, launch in enumerate(schedule.launches)
     )
     return KernelBytes(kernel=spec.id, config=done.config, launches=launches, check=done.check,
                        hbm_read_bytes=cost.hbm_read_bytes, hbm_write_bytes=cost.hbm_write_bytes), rest
 
 
-def _launch(name: str, counted: Counted, tile_bytes: int) -> LaunchBytes:
-    found, sectors = counted.metrics, counted.metrics.get(SECTORS)
+def _launch(name: str, executed: Sequence[Counted], tile_bytes: int) -> LaunchBytes:
+    """Of one launch, as often as it was executed."""
+    counted = set(METRICS).intersection(*(one.metrics.keys() for one in executed))
+    found = {metric: median(one.metrics[metric] for one in executed) for metric in counted}
+    sectors, read = found.get(SECTORS), [round(one.metrics[READ]) for one in executed]
     return LaunchBytes(
-        launch=name, function=counted.function, dram_read_bytes=round(found[READ]), dram_write_bytes=round(found[WRITTEN]),
+        launch=name, function=executed[0].function, dram_read_bytes=round(found[READ]), dram_write_bytes=round(found[WRITTEN]),
+        dram_read_range=(min(read), max(read)),
         l2_bytes=None if sectors is None else round(sectors) * SECTOR_BYTES,
-        l2_hit_rate=found[HITS] / sectors if sectors and HITS in found else None, tile_bytes=tile_bytes)
+        l2_hit_rate=min(1.0, found[HITS] / sectors) if sectors and HITS in found else None,  # counted in two passes
+        tile_bytes=tile_bytes)

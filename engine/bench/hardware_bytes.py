@@ -2,7 +2,9 @@
 
 DRAM bytes are what the memory's chips were asked for. With the caches flushed before each launch they are read at least once
 (HBM bytes), and more often where an operand left the L2 before it was needed again; what a launch wrote last may still lie in
-the L2 when it ends, and is then not counted. L2 bytes are what the SMs asked of it, in sectors: the tile bytes and their rest.
+the L2 when it ends, and is then not counted. Where programs drift apart, how often that is differs from one execution to the
+next: medians of some, and the range of what was read where it is wide. L2 bytes are what the SMs asked of it, in sectors: the
+tile bytes and their rest.
 """
 
 from __future__ import annotations
@@ -25,13 +27,18 @@ HEADS = ("row", "kernel", "launch", "DRAM read", "HBM read", "ratio", "DRAM writ
          "L2 hits")
 
 
+WIDE = 1.02  # the most that was read over the least
+
+
 class LaunchBytes(Struct, frozen=True, kw_only=True):
-    """One launch. `function`: its name on the GPU. What was not counted is None; `l2_hit_rate` is of the SMs' sectors."""
+    """One launch, medians of its executions. `function`: its name on the GPU. What was not counted is None; `l2_hit_rate` is of
+    the SMs' sectors. `dram_read_range`: the least and the most that an execution read."""
 
     launch: str
     function: str
     dram_read_bytes: int
     dram_write_bytes: int
+    dram_read_range: tuple[int, int]
     l2_bytes: int | None
     l2_hit_rate: float | None
     tile_bytes: int
@@ -54,6 +61,12 @@ class KernelBytes(Struct, frozen=True, kw_only=True):
         return sum(one.dram_read_bytes for one in self.launches)
 
     @property
+    def dram_read_range(self) -> tuple[int, int]:
+        """Of all its launches."""
+        least, most = zip(*(one.dram_read_range for one in self.launches), strict=True)
+        return sum(least), sum(most)
+
+    @property
     def dram_write_bytes(self) -> int:
         """Of all its launches."""
         return sum(one.dram_write_bytes for one in self.launches)
@@ -65,13 +78,14 @@ class KernelBytes(Struct, frozen=True, kw_only=True):
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """One row. `tool`: the version of what has counted."""
+    """One row. `tool`: the version of what has counted. `times`: executions that were counted."""
 
     row: str
     device: str
     workload: Workload
     cache: Cache
     tool: str
+    times: int
     kernels: tuple[KernelBytes, ...]
 
 
@@ -79,7 +93,8 @@ def table(results: Sequence[Result]) -> str:
     """The rows as a table in Markdown, in GB, and under it how they were counted."""
     lines = ["| " + " | ".join(HEADS) + " |", "|---" * len(HEADS) + "|"]
     lines += [line for result in results for kernel in result.kernels for line in _lines(result.row, kernel)]
-    how = dict.fromkeys(f"{result.device}, {result.tool}; {POLICIES[result.cache]}" for result in results)
+    how = dict.fromkeys(f"{result.device}, {result.tool}; medians of {result.times} executions, {POLICIES[result.cache]}"
+                        for result in results)
     return "\n".join([*lines, "", *(f"In GB. {one}; clocks left alone. DRAM and L2 are counted, HBM and tiles closed forms."
                                     for one in how)])
 
@@ -90,12 +105,13 @@ def _lines(row: str, kernel: KernelBytes) -> Iterator[str]:
         return
     launches, several = kernel.launches, len(kernel.launches) > 1
     for one in launches if several else ():
-        yield _line(row, kernel.kernel, one.launch, _gb(one.dram_read_bytes), "", "", _gb(one.dram_write_bytes), "", "",
+        yield _line(row, kernel.kernel, one.launch, _read(one), "", "", _gb(one.dram_write_bytes), "", "",
                     _gb(one.l2_bytes), _gb(one.tile_bytes), _hits(one))
     asked = None if any(one.l2_bytes is None for one in launches) else sum(one.l2_bytes or 0 for one in launches)
     yield _line(
         row, kernel.kernel + (" (WRONG)" if kernel.wrong else ""), "all" if several else launches[0].launch,
-        *_beside(kernel.dram_read_bytes, kernel.hbm_read_bytes), *_beside(kernel.dram_write_bytes, kernel.hbm_write_bytes),
+        _read(kernel), *_beside(kernel.dram_read_bytes, kernel.hbm_read_bytes),
+        _gb(kernel.dram_write_bytes), *_beside(kernel.dram_write_bytes, kernel.hbm_write_bytes),
         _gb(asked), _gb(sum(one.tile_bytes for one in launches)), "" if several else _hits(launches[0]))
 
 
@@ -103,8 +119,16 @@ def _line(*cells: str) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _beside(counted: int, modelled: int | None) -> tuple[str, str, str]:
-    return _gb(counted), _gb(modelled), f"{counted / modelled:.2f}" if modelled else "n/a"
+def _beside(counted: int, modelled: int | None) -> tuple[str, str]:
+    """What the formula says, and how many times it was counted."""
+    return _gb(modelled), f"{counted / modelled:.2f}" if modelled else "n/a"
+
+
+def _read(what: LaunchBytes | KernelBytes) -> str:
+    """The median, and the range where it is wide."""
+    least, most = what.dram_read_range
+    apart = f" ({_gb(least)} to {_gb(most)})" if most > WIDE * least else ""
+    return _gb(what.dram_read_bytes) + apart
 
 
 def _gb(value: int | None) -> str:
@@ -119,7 +143,7 @@ def brief(result: Result) -> str:
     """A row in a line: what each kernel moved, and how many times its closed form that is."""
     said = []
     for kernel in result.kernels:
-        moved, _, ratio = _beside(kernel.dram_read_bytes + kernel.dram_write_bytes,
-                                  (kernel.hbm_read_bytes or 0) + (kernel.hbm_write_bytes or 0))
-        said.append(f"{kernel.kernel} {'refused' if kernel.refused else f'{moved} GB, {ratio} of its cost'}")
+        moved = kernel.dram_read_bytes + kernel.dram_write_bytes
+        _, ratio = _beside(moved, (kernel.hbm_read_bytes or 0) + (kernel.hbm_write_bytes or 0))
+        said.append(f"{kernel.kernel} {'refused' if kernel.refused else f'{_gb(moved)} GB, {ratio} of its cost'}")
     return f"{result.row}: {'; '.join(said)}"

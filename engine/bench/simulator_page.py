@@ -8,13 +8,14 @@ from importlib.resources import files
 
 from engine.bench.published import Unit
 from engine.bench.simulator import Entry, Result
-from engine.simulator import spec, units, work
+from engine.simulator import spec, traffic, units, work
 
 UNITS: dict[Unit, str] = {
     "tflops": "TFLOP/s", "us": "µs", "ms": "ms", "gb": "GB", "gb_read": "GB read", "s": "s", "tokens_per_s": "tokens/s"}
 CONSTANTS = {name: getattr(module, name) for module, names in (
     (work, ("PORT", "PRODUCT", "EXPONENTIALS", "ARRIVAL", "EXCHANGE", "BEGIN", "PLACED")),
-    (units, ("ISSUE", "PIPE", "AROUND", "UNIT", "MMA_SHARE", "MMA_ROWS", "GROUP_ROWS"))) for name in names}
+    (units, ("ISSUE", "PIPE", "AROUND", "UNIT", "MMA_SHARE", "MMA", "MMA_ROWS", "MMA_DEPTH", "GROUP_ROWS")),
+    (traffic, ("MERGED",))) for name in names}
 OVERVIEW = ("table", "kernel", "rows", "mean error", "of time", "aim", "worst", "roofline", "of time")
 
 

@@ -20,7 +20,8 @@ LIMITS: dict[str, tuple[float, float]] = {  # of every figure: the smallest and 
     "l2_bytes": (1 << 16, 1 << 36), "l2_bytes_per_clock": (1, 1 << 24), "achievable_l2": (0.01, 1),
     "l2_latency_s": (1e-9, 1e-4),
     "memory_bytes": (1 << 26, 1 << 44), "bandwidth_bytes_per_s": (1e9, 1e15), "achievable_bandwidth": (0.01, 1),
-    "achievable_copy": (0.01, 1), "memory_latency_s": (1e-9, 1e-4), "launch_s": (1e-9, 1e-2), "graph_launch_s": (1e-9, 1e-2),
+    "achievable_copy": (0.01, 1), "memory_latency_s": (1e-9, 1e-4), "memory_ramp_s": (1e-9, 1e-4),
+    "launch_s": (1e-9, 1e-2), "graph_launch_s": (1e-9, 1e-2),
     "power_w": (1, 1e5),
 }
 
@@ -61,6 +62,7 @@ class DeviceSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     achievable_bandwidth: float         # share of it that plain reads reach
     achievable_copy: float              # share of it that a copy reaches, read and written together
     memory_latency_s: float             # of a load that misses the L2
+    memory_ramp_s: float                # that reading it takes beside the latency and bytes over the bandwidth
     launch_s: float                     # between the starts of launches that the host makes one after the other
     graph_launch_s: float               # between the end of one launch and the start of the next in a CUDA graph
     power_w: float

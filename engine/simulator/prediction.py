@@ -190,7 +190,7 @@ def _played(ready: Ready, spec: DeviceSpec, clock_hz: float, warm: Collection[st
     end = begins + filled + line.makespan
     read = sum(each.read_again + each.read * (each.operand not in warm) for each in ready.touched)
     written = sum(each.written_again + each.written * (each.operand not in warm) for each in ready.touched)
-    l2 = found.moved.total / spec.l2_bytes_per_s
+    l2 = traffic.served(found.moved.total, runs, ready.at_once, ready.touched, spec) / spec.l2_bytes_per_s
     hbm = traffic.seconds(read, written, spec)
     ramp = begin + spec.l2_latency_s + found.alone
     tiles = sum(each.op.ahead + 1 for each in runs.ops if each.op.kind == "load" and each.loops)  # under way, of a program

@@ -25,6 +25,7 @@ from kernels.contract.walk import programs, tables_of
 ENUMERATED = 1 << 14  # programs whose tiles are told apart one by one; of more, an operand is taken to be touched whole
 SAMPLES = 12  # waves that are looked at, of those that there are
 EXACT = 1 + 1e-9
+MERGED = 3  # Source: docs/performance.md, sectors that an H200's L2 was asked for, beside bytes that came to its SMs
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,22 @@ def places(readers: Floats, parts: int) -> Floats:
 
 
 def seconds(read: float, written: float, spec: DeviceSpec) -> float:
-    """Of HBM: what is read while as much is written comes at the pace of a copy, the rest at that of reading."""
+    """Of HBM: what is read while as much is written comes at the pace of a copy, the rest at that of reading. What comes first
+    comes at half of it."""
     both = 2 * min(read, written)
-    return (both / spec.achievable_copy + (read + written - both) / spec.achievable_bandwidth) / spec.bandwidth_bytes_per_s
+    steady = (both / spec.achievable_copy + (read + written - both) / spec.achievable_bandwidth) / spec.bandwidth_bytes_per_s
+    return steady + min(steady, spec.memory_ramp_s)
+
+
+def served(moved: float, runs: Runs, at_once: int, found: tuple[Touched, ...], spec: DeviceSpec) -> float:
+    """Bytes that the L2 gives and takes, of those that SMs move: of a launch whose programs all begin together neighbours ask
+    for a tile at the same time, and what stands between SMs and an L2 of two parts merges what MERGED of them ask for."""
+    launch = runs.launch
+    if spec.l2_parts == 1 or launch.resident or launch.programs > at_once:
+        return moved
+    alone = {counted.op.operand for counted in runs.ops if counted.op.multicast == 1}
+    again = sum(max(0.0, each.tiles - each.waves) for each in found if each.kind == "load" and each.operand in alone)
+    return moved - (1 - 1 / MERGED) * again
 
 
 def touched(runs: Runs, at_once: int, spec: DeviceSpec) -> tuple[Touched, ...]:

@@ -25,8 +25,9 @@ PIPE = 2                # clocks that a warp's instruction keeps a pipe of 16 la
 # backward, flash_hopper 41 forward, 51 backward.
 AROUND = 55
 UNIT = 0.97             # of the matrix units' peak that their instructions reach. Source: Luo 2024, wgmma; Sun 2022, mma
+MMA = 33                # clocks till another mma can add to what one leaves. Source: Sun 2022, on an A100; docs/performance.md
 MMA_SHARE = 0.63        # of Hopper's peak that a warp's own products reach. Source: Luo 2024, mma on an H100
-MMA_ROWS, GROUP_ROWS = 16, 64  # of one mma and of one wgmma. Source: PTX ISA
+MMA_ROWS, MMA_DEPTH, GROUP_ROWS = 16, 16, 64  # of one mma, and rows of one wgmma. Source: PTX ISA
 
 
 def fours(launch: Launch) -> int:
@@ -43,15 +44,36 @@ def seconds(counted: Counted, launch: Launch, spec: DeviceSpec, clock_hz: float)
     """Of each station, what an op takes of it in each run: [stations, ...]."""
     op, times = counted.op, counted.times / clock_hz
     vector, matrix = (op.vector_flops + op.exps) / ISSUE, 0.0
-    rate = _rate(op, launch, spec)
+    by_matrix_units = _rate(op, launch, spec) is not None
     if op.matrix_flops:
         vector += AROUND * fours(launch)  # a scheduler's warps one after the other
-        if rate is None:
-            vector += op.matrix_flops / spec.vector_flops_per_clock
+        if by_matrix_units:
+            matrix = _clocks(op, launch, spec)
         else:
-            matrix = op.matrix_flops / (rate * share_of_peak(launch, spec))
-    sram = sram_bytes(op, launch, rate is not None) / spec.sram_bytes_per_clock
+            vector += op.matrix_flops / spec.vector_flops_per_clock
+    sram = sram_bytes(op, launch, by_matrix_units) / spec.sram_bytes_per_clock
     return np.stack([times * matrix, times * op.exps / spec.exps_per_clock, times * vector, times * sram])
+
+
+def chained(op: TileOp, launch: Launch, spec: DeviceSpec) -> float:
+    """Clocks by which a product takes longer than the matrix units multiply, where a warp has so few sums that each mma waits
+    for the one before it, to which it adds; not of wgmma, which adds up within the units."""
+    if not op.matrix_flops or launch.wgmma or _rate(op, launch, spec) is None:
+        return 0.0
+    return MMA * _depth(op, launch) / op.depth_warps / MMA_DEPTH - _clocks(op, launch, spec)
+
+
+def _clocks(op: TileOp, launch: Launch, spec: DeviceSpec) -> float:
+    """That the matrix units multiply, by a rate that they have."""
+    rate = _rate(op, launch, spec)
+    assert rate is not None
+    return op.matrix_flops / (rate * share_of_peak(launch, spec))
+
+
+def _depth(op: TileOp, launch: Launch) -> float:
+    """Of a product, what is added up for each result."""
+    shape = launch.slot(op.writes[0]).shape
+    return op.matrix_flops / (2 * shape[0] * shape[-1])
 
 
 def _rate(op: TileOp, launch: Launch, spec: DeviceSpec) -> int | None:
@@ -85,7 +107,7 @@ def _operand_bytes(op: TileOp, launch: Launch) -> float:
     """Of a product [rows, columns] those factors that lie in SRAM: each block of rows that is multiplied at once reads the
     right one whole, and the left one is read by all that share a block's columns."""
     rows, columns = launch.slot(op.writes[0]).shape[0], launch.slot(op.writes[0]).shape[-1]
-    deep = op.matrix_flops / (2 * rows * columns)
+    deep = _depth(op, launch)
     factors = _factors(op, launch)
     left, right = factors[0], factors[-1]
     at_once, teams = (GROUP_ROWS, fours(launch)) if launch.wgmma else (max(MMA_ROWS, rows // launch.warps), launch.warps)

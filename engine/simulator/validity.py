@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from engine.simulator import traffic
 from engine.simulator.figures import DeviceSpec
-from engine.simulator.prediction import Prediction
+from engine.simulator.prediction import Launched, Prediction
 from kernels.contract import AttentionWorkload, KernelSpec, LinearWorkload, Workload
 
 HELD = ("NVIDIA H200",)  # what drivers call the GPUs whose own kernels were measured beside their predictions
@@ -13,6 +14,8 @@ MATTER = {               # of the figures of a spec, those that limit by each pa
     "launch": ("graph_launch_s",),
 }
 SLOWER = ("paged", "int8", "fp8")
+APART = 0.008  # of a walk, by which the SMs are further apart after it. Source: docs/performance.md, programs that drift apart
+SHARED = 0.5   # of what SMs load, that the L2 has to find so that it matters
 
 
 def doubts(kernel: KernelSpec, workload: Workload, spec: DeviceSpec, prediction: Prediction) -> tuple[str, ...]:
@@ -28,6 +31,8 @@ def doubts(kernel: KernelSpec, workload: Workload, spec: DeviceSpec, prediction:
         found.append("steps of a recurrent network were not held against measurements")
     if kernel.id in SLOWER and isinstance(workload, AttentionWorkload) and workload.kv_heads == 1:
         found.append("where one KV head serves all it was up to 45 % slower than predicted")
+    if prediction.l2_hit_rate > SHARED and any(_drift_apart(each, spec) for each in prediction.launches):
+        found.append("programs drift apart beyond what the L2 holds: up to 6 times as much was read")
     if min(each.programs for each in prediction.launches[:1]) < spec.sms // 4:
         found.append("so few programs were not held against measurements")
     if not set(spec.names) & set(HELD):
@@ -35,3 +40,9 @@ def doubts(kernel: KernelSpec, workload: Workload, spec: DeviceSpec, prediction:
     if guessed := [name for name in MATTER.get(prediction.limiter, ()) if name in spec.estimated]:
         found.append(f"{', '.join(guessed)} of {spec.title} {'is' if len(guessed) == 1 else 'are'} estimated")
     return tuple(found)
+
+
+def _drift_apart(launch: Launched, spec: DeviceSpec) -> bool:
+    """Whether its last programs are further apart than what the L2 holds, if each SM takes as long for all that it walks."""
+    waves, walk = launch.programs / (launch.per_sm * spec.sms), launch.tile_bytes / launch.programs
+    return APART * waves * walk > traffic.cache_bytes(spec)

@@ -79,7 +79,7 @@ def work_of(
     return Work(
         times=tuple(runs.series(np.maximum(1, np.rint(each * PICO)).astype(np.int64)) for each in times),
         moved=runs.series(moved), seconds=seconds, waits=float((waits * size).sum()),
-        alone=_alone(runs, asked, clock_hz, residents),
+        alone=_alone(runs, asked, spec, clock_hz, residents),
     )
 
 
@@ -97,7 +97,7 @@ def _queues(runs: Runs, asked: list[Floats]) -> Floats:
     return np.stack([products, exponential, vector, exchanged])
 
 
-def _alone(runs: Runs, asked: list[Floats], clock_hz: float, residents: int) -> float:
+def _alone(runs: Runs, asked: list[Floats], spec: DeviceSpec, clock_hz: float, residents: int) -> float:
     """Of a launch that asks for tiles ahead: what lies outside of its loops, and its last tile."""
     if runs.launch.resident or not any(each.op.ahead for each in runs.ops):
         return 0.0
@@ -105,21 +105,21 @@ def _alone(runs: Runs, asked: list[Floats], clock_hz: float, residents: int) -> 
     for counted, each in zip(runs.ops, asked, strict=True):
         part = 1 / np.maximum(counted.times, 1) if counted.loops else 1.0
         parts.append(each * part)
-        waits = waits + (_own_results(counted, runs) / clock_hz * part if counted.op.kind == "compute" else 0.0)
+        waits = waits + (_own_results(counted, runs, spec) / clock_hz * part if counted.op.kind == "compute" else 0.0)
     groups = runs.launch.streams
     last = round_times(_queues(runs, parts) / groups, waits, groups * residents)[-1]
     return float((last * runs.sizes).sum() / runs.sizes.sum())
 
 
-def _own_results(counted: Counted, runs: Runs) -> Floats:
+def _own_results(counted: Counted, runs: Runs, spec: DeviceSpec) -> Floats:
     """Clocks that a program waits for results of an op that computes."""
     op, launch = counted.op, runs.launch
-    clocks = EXCHANGE * op.exchanges + ARRIVAL * op.barriers
+    clocks = float(EXCHANGE * op.exchanges + ARRIVAL * op.barriers)
     if not launch.async_products:
-        clocks += PRODUCT * (op.matrix_flops > 0) + EXPONENTIALS * (op.exps > 0)
+        clocks += max(PRODUCT * (op.matrix_flops > 0), units.chained(op, launch, spec)) + EXPONENTIALS * (op.exps > 0)
     if not _told(runs) and (units.put_bytes(op, launch) or (op.moved_bytes and not op.matrix_flops)):
         clocks += ARRIVAL
-    return np.asarray(counted.times * float(clocks))
+    return np.asarray(counted.times * clocks)
 
 
 def _told(runs: Runs) -> bool:
@@ -171,7 +171,7 @@ def _own_waits(runs: Runs, spec: DeviceSpec, clock_hz: float, found: tuple[Touch
         else:
             asked = 0
             if op.kind == "compute":
-                waits = _own_results(counted, runs) / clock_hz
+                waits = _own_results(counted, runs, spec) / clock_hz
             elif not counted.loops:
                 waits = waits + (0.0 if ahead_of_all else times * spec.l2_latency_s)
             elif launch.slot(op.reads[0]).place == "registers":

@@ -70,7 +70,8 @@ class TileOp(Struct, frozen=True, kw_only=True, tag="op", omit_defaults=True):
     launch order, that one read of the L2 serves; each of them counts the tile as loaded. `moved_bytes`: what a compute op
     moves between SRAM and registers or matrix units, where it is known how its warps share the tiles: 0 where it is not.
     `barriers`: those that all warps of the program pass; `exchanges`: how often they hand numbers on through shared memory, by
-    a store and a load on both sides of a barrier. A load that reads a slot finds in it where its tile lies.
+    a store and a load on both sides of a barrier. `depth_warps`: warps that each add up a part of a product's depth. A load
+    that reads a slot finds in it where its tile lies.
     """
 
     kind: Literal["load", "compute", "store"]
@@ -89,6 +90,7 @@ class TileOp(Struct, frozen=True, kw_only=True, tag="op", omit_defaults=True):
     moved_bytes: int = 0
     barriers: int = 0
     exchanges: int = 0
+    depth_warps: int = 1
     ahead: int = 0
     early: bool = False
     multicast: int = 1

@@ -37,7 +37,7 @@ class MadeUp:
     """A GPU whose figures are known: times follow from them."""
 
     sms = 132
-    l2_rate, full, hbm, start = 8.4e12, 43 << 20, 4.5e12, 1.8  # bytes/s, bytes, bytes/s, us
+    l2_rate, full, hbm, start, late = 8.4e12, 43 << 20, 4.5e12, 1.8, 1.5  # bytes/s, bytes, bytes/s, us, us
     clock: float | None = CLOCK
     lacks: tuple[str, ...] = ()
 
@@ -55,7 +55,8 @@ class MadeUp:
 
     def read(self, n_bytes: int, readers: int = 1) -> Timed:
         rate = 1.2 * self.l2_rate if readers > 1 else self.l2_rate if n_bytes <= self.full else self.hbm
-        return self.timed(readers * n_bytes, self.start + readers * n_bytes / rate * 1e6)
+        late = self.late if n_bytes > self.full else 0.0
+        return self.timed(readers * n_bytes, self.start + late + readers * n_bytes / rate * 1e6)
 
     def read_memory(self) -> Timed:
         return self.at(2 << 30, 4.6e12)
@@ -92,6 +93,7 @@ def test_the_figures_are_those_of_the_gpu() -> None:
     found = measured()
     wanted = {
         "launch_s": 2.1e-6, "graph_launch_s": 0.69e-6, "l2_latency_s": 150e-9, "memory_latency_s": 360e-9,
+        "memory_ramp_s": 1.29e-6,
         "l2_bytes_per_clock": 1.2 * 8.4e12 / CLOCK, "achievable_bandwidth": 4.6 / 4.8, "achievable_copy": 4.2 / 4.8,
         "exps_per_clock": 15.8, "vector_flops_per_clock": 250, "achievable_matrix": 800 / 989.4, "achievable_l2": 43 / 60,
     }
@@ -118,6 +120,12 @@ def test_what_was_measured_on_the_way_stands_beside() -> None:
     assert found["achievable_copy"].beside == pytest.approx({"written, TB/s": 4.1})
     assert found["achievable_matrix"].beside.keys() == {f"{dtype}, TFLOP/s" for dtype in H200.matrix_flops_per_clock}
     assert len(found["achievable_l2"].beside) == 37
+
+
+def test_memory_that_is_at_its_pace_at_once_has_no_ramp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MadeUp, "late", 0.0)
+    found = measured()["memory_ramp_s"]
+    assert (found.value, found.taken) == (0.0, False)
 
 
 def test_without_a_clock_rates_a_clock_are_missing_and_the_others_stay() -> None:

@@ -79,8 +79,9 @@ def ran(spec: KernelSpec, check: Check = RIGHT) -> Done:
 
 
 NAIVE, FLASH = catalog()["naive"], catalog()["flash"]
-FOUR = (("_scores", metrics("1,000", "20,000")), ("_softmax", metrics("20,000", "19,000")), ("_pv", metrics("21,000", "900")),
-        ("_flash_forward", metrics("3,000", "1,000", "2,000", "500")))
+CHAIN = (("_scores", metrics("1,000", "20,000")), ("_softmax", metrics("20,000", "19,000")), ("_pv", metrics("21,000", "900")))
+ONE = (("_flash_forward", metrics("3,000", "1,000", "2,000", "500")),)
+BOTH = (*CHAIN * counters.TIMES, *ONE * counters.TIMES)  # as often as each is executed
 
 
 def count(monkeypatch: pytest.MonkeyPatch, log: str, *done: Done, **more: Any) -> Result:
@@ -97,10 +98,10 @@ def test_launches_are_read_in_order_with_their_separators() -> None:
 
 
 def test_what_lies_around_the_table_is_passed_over() -> None:
-    noisy = printed(*FOUR, before=f'some "library" said,\n"ID","none of ours"\n{BEFORE}')
+    noisy = printed(*BOTH, before=f'some "library" said,\n"ID","none of ours"\n{BEFORE}')
     lines = noisy.splitlines()
     lines[6:6] = ["==WARNING== a word in between", '"unclosed', "", '"7"', '"x","y"']
-    assert parse("\n".join(lines)) == parse(printed(*FOUR))
+    assert parse("\n".join(lines)) == parse(printed(*BOTH))
     assert parse("") == parse(BEFORE) == []
 
 
@@ -112,7 +113,7 @@ def test_anything_is_read_or_passed_over(log: str) -> None:
 
 
 def test_each_launch_is_set_beside_its_tiles_and_the_kernel_beside_its_cost(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = count(monkeypatch, printed(*FOUR), ran(NAIVE), ran(FLASH))
+    result = count(monkeypatch, printed(*BOTH), ran(NAIVE), ran(FLASH))
     naive, flash = result.kernels
     assert [launch.launch for launch in naive.launches] == ["scores", "softmax", "pv"]
     assert (naive.dram_read_bytes, naive.dram_write_bytes) == (42_000, 39_900)
@@ -131,24 +132,35 @@ def test_each_launch_is_set_beside_its_tiles_and_the_kernel_beside_its_cost(monk
 
 def test_a_refused_kernel_takes_no_launch_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = Done(kernel="naive", refused="it needs 128 GiB and 70.0 GiB are free")
-    result = count(monkeypatch, printed(FOUR[-1]), refused, ran(FLASH))
+    result = count(monkeypatch, printed(*ONE * counters.TIMES), refused, ran(FLASH))
     assert result.kernels[0].refused == refused.refused
     assert result.kernels[1].dram_read_bytes == 3000
     assert "refused: it needs 128 GiB" in table([result])
 
 
 def test_a_wrong_output_and_a_missing_metric_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = count(monkeypatch, printed(("_flash_forward", {READ: "5", WRITTEN: "5"})),
+    result = count(monkeypatch, printed(*(("_flash_forward", {READ: "5", WRITTEN: "5"}),) * counters.TIMES),
                    ran(FLASH, Check(ok=False, max_error=1.0, tolerance=1e-5)))
     assert result.kernels[0].wrong
     assert "flash (WRONG)" in table([result])
     assert result.kernels[0].launches[0].l2_bytes is None
-    result = count(monkeypatch, printed(("_flash_forward", {READ: "5"})), ran(FLASH))
-    assert result.kernels[0].refused == "ncu has not counted the bytes of all its launches"
+    for log in (printed(*(("_flash_forward", {READ: "5"}),) * counters.TIMES), printed(*ONE * (counters.TIMES - 1))):
+        result = count(monkeypatch, log, ran(FLASH))
+        assert result.kernels[0].refused == "ncu has not counted the bytes of all its launches"
+
+
+def test_of_executions_that_differ_the_median_is_told_and_the_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = ("28,000,000,000", "13,000,000,000", "24,000,000,000", "43,000,000,000", "16,000,000,000")
+    result = count(monkeypatch, printed(*(("_flash_forward", metrics(read, "900")) for read in reads)), ran(FLASH))
+    assert (result.kernels[0].dram_read_bytes, result.kernels[0].dram_read_range) == (24 * 10**9, (13 * 10**9, 43 * 10**9))
+    assert "| flash | flash | 24.000 (13.000 to 43.000) |" in table([result])
+    assert "medians of 5 executions, caches flushed before each launch" in table([result])
+    alike = count(monkeypatch, printed(*ONE * counters.TIMES), ran(FLASH))
+    assert "to" not in table([alike]).splitlines()[2]
 
 
 def test_ncu_is_told_what_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = watched(monkeypatch, printed(FOUR[-1]), (ran(FLASH),))
+    commands = watched(monkeypatch, printed(*ONE * counters.TIMES), (ran(FLASH),))
     list(counters.run([TINY_ROW], [FLASH], CPU, "none"))
     said = " ".join(commands[0])
     for option in ("--clock-control none", "--cache-control none", "--profile-from-start off", "--print-units base"):
@@ -162,7 +174,7 @@ def test_a_metric_that_is_not_there_is_left_out(monkeypatch: pytest.MonkeyPatch)
 
     def second(command: Any, order: Any, seconds: Any) -> watch.Watched:
         seen = told(command, order, seconds)
-        return seen if SECTORS in command[-1] else watch.Watched(done=seen.done, log=printed(FOUR[-1]), code=0)
+        return seen if SECTORS in command[-1] else watch.Watched(done=seen.done, log=printed(*ONE * counters.TIMES), code=0)
 
     monkeypatch.setattr(watch, "watch", second)
     found, = counters.run([TINY_ROW], [FLASH], CPU, "all")
@@ -211,7 +223,7 @@ def test_k_and_v_of_a_head_are_a_quarter_all_and_four_times_of_the_l2_and_every_
 
 
 def test_a_row_is_counted_for_the_kernels_that_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    log = printed(("_flash_forward", metrics("3,000", "1,000")))
+    log = printed(*(("_flash_forward", metrics("3,000", "1,000")),) * counters.TIMES)
     commands = watched(monkeypatch, log, (ran(FLASH),))
     decoding = Row("decode tiny", replace(TINY, seq=1, seq_kv=64), False)
     found, = counters.run([decoding, TINY_ROW], [FLASH], CPU, "all")
@@ -222,7 +234,7 @@ def test_a_row_is_counted_for_the_kernels_that_it_is_for(monkeypatch: pytest.Mon
 def test_the_child_launches_under_the_tool_and_the_command_keeps_what_was_counted(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    asked = put_on_path(monkeypatch, tmp_path, "ncu", printed(*FOUR))
+    asked = put_on_path(monkeypatch, tmp_path, "ncu", printed(*BOTH))
     monkeypatch.setattr(tool_commands, "_gpu", lambda device, command: CPU)  # noqa: ARG005
     monkeypatch.setattr(counters, "rows", lambda only: [TINY_ROW])  # noqa: ARG005
     command = ["bench", "bytes", "--kernel", "naive,flash", "--record", str(tmp_path / "bytes.jsonl"), "--json"]

@@ -14,6 +14,7 @@ from engine.simulator.writing import write
 
 BOUNDS = {  # measured over the spec's; where the spec's is an estimate, only the size of it
     "launch_s": (0.3, 10), "graph_launch_s": (0.3, 4), "l2_latency_s": (0.5, 2), "memory_latency_s": (0.5, 2),
+    "memory_ramp_s": (0.3, 3),
     "l2_bytes_per_clock": (0.5, 1.6), "achievable_l2": (0.6, 1.5), "achievable_bandwidth": (0.8, 1.1),
     "achievable_copy": (0.8, 1.15), "exps_per_clock": (0.85, 1.02), "vector_flops_per_clock": (0.85, 1.02),
     "achievable_matrix": (0.6, 1.3),

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from engine.simulator import occupancy, work
+from engine.simulator import occupancy, validity, work
 from engine.simulator import spec as specs
 from engine.simulator.figures import DeviceSpec
 from engine.simulator.prediction import Prediction, Unpredictable, play, predict
@@ -261,3 +261,16 @@ def test_programs_are_placed_one_after_the_other() -> None:
     alone = [predict(replace(schedule, launches=(replace(second, grid=(heads, replace(batch, size=size))),)), H200).seconds
              for size in (1, 2)]
     assert alone[1] - alone[0] >= 0.999 * heads.size * work.PLACED / H200.clock_hz
+
+
+def test_where_programs_drift_apart_beyond_the_l2_it_says_so() -> None:
+    """30 waves of programs side by side, as counted: of K and V of 252 MB, not of 63 MB."""
+    kernel = catalog()["flash"]
+
+    def said(seq: int, heads: int) -> bool:
+        w = AttentionWorkload(batch=1, heads=heads, kv_heads=1, seq=seq, head_dim=128, dtype="bfloat16", causal=False)
+        found = validity.doubts(kernel, w, H200, predicted(kernel, w, H200))
+        return any("drift apart" in doubt for doubt in found)
+
+    assert said(491520, 1)
+    assert not said(122880, 4)

@@ -147,7 +147,7 @@ def test_measured_tables_are_those_of_the_document() -> None:
     assert measured("h200-steps") == {
         ("ours", f"{model} dense {dtype} B{line[0]} 512+1"): float(line[column + (not fused[line[0]])])
         for line in lines for column, model, dtype in ((1, "llama-3-8b", "bfloat16"), (3, "gpt2", "float16"))}
-    _, _, *lines = documented("## Bytes, counted", "\n## The sanitizer")
+    _, _, *lines = documented("## Bytes, counted", "\n## Programs that drift")
     assert measured("h200-bytes") | measured("h200-bytes-more") == {(line[1], line[0]): float(line[2]) for line in lines}
     header, _, *lines = documented("## Single launches", "\nHeld for a second")
     assert measured("h200-single") == {

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from engine.simulator import reuse, visits
 from engine.simulator import spec as specs
-from engine.simulator.traffic import cache_bytes, places, seconds, touched
+from engine.simulator.traffic import MERGED, cache_bytes, places, seconds, served, touched
 from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload, KernelSpec, Schedule
 from kernels.contract.series import runs_of
@@ -170,5 +170,38 @@ def test_a_long_launch_is_looked_at_in_parts(kernel: str) -> None:
 
 def test_a_copy_is_slower_than_as_much_reading() -> None:
     assert seconds(1e9, 1e9, H200) > seconds(2e9, 0.0, H200)
-    assert seconds(2e9, 0.0, H200) == pytest.approx(2e9 / (H200.achievable_bandwidth * 4.8e12))
+    assert seconds(2e9, 0.0, H200) == pytest.approx(2e9 / (H200.achievable_bandwidth * 4.8e12) + H200.memory_ramp_s)
     assert cache_bytes(H200) < H200.l2_bytes
+
+
+def test_what_comes_from_hbm_first_comes_at_half_its_pace() -> None:
+    early = 0.5 * H200.memory_ramp_s * H200.achievable_bandwidth * H200.bandwidth_bytes_per_s
+    assert seconds(early, 0.0, H200) == pytest.approx(H200.memory_ramp_s)
+    assert seconds(0.0, 0.0, H200) == 0
+
+
+def test_requests_that_neighbours_make_together_are_merged() -> None:
+    """Of a single wave, and where the L2 is in two parts: tiles that several ask for come to the L2 a third as often."""
+    schedule = schedule_of("flash", batch=1, heads=1, kv_heads=1, seq=128 * 100)
+    [launch] = schedule.launches
+    runs = runs_of(schedule, launch)
+    found = touched(runs, launch.programs, H200)
+    again = sum(each.tiles - each.waves for each in found if each.kind == "load")
+    moved = sum(each.tiles for each in found)
+    assert again > 0.9 * moved
+    assert served(moved, runs, launch.programs, found, H200) == pytest.approx(moved - again + again / MERGED)
+    assert served(moved, runs, launch.programs - 1, found, H200) == served(moved, runs, launch.programs, found, WHOLE) == moved
+
+
+def test_what_one_read_serves_to_several_is_not_merged_again() -> None:
+    blueprint = catalog()["flash_attn_3"].blueprint
+    assert blueprint is not None
+    w = AttentionWorkload(batch=1, heads=2, kv_heads=2, seq=1024, head_dim=128, dtype="float16", causal=False)
+    schedule = blueprint.schedule(w, blueprint.configure(w, DEVICE))
+    [launch] = schedule.launches
+    runs = runs_of(schedule, launch)
+    assert launch.resident == 0
+    assert all(op.multicast == 2 for op, _ in ops_of(launch.body) if op.operand in ("K", "V"))
+    found = touched(runs, launch.programs, H200)
+    moved = sum(each.tiles for each in found)
+    assert served(moved, runs, launch.programs, found, H200) == moved

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from engine.simulator import spec as specs
 from engine.simulator import units
+from engine.simulator.launches import Product
 from kernels.catalog import catalog
 from kernels.contract import AttentionWorkload, KernelSpec, Launch, TileOp
 from kernels.contract.series import runs_of
@@ -55,6 +56,27 @@ def test_a_warp_of_mma_reads_the_right_factor_whole() -> None:
     launch = launch_of(catalog()["flash"], FORWARD, "flash", A100)
     assert (launch.slot("S").shape, launch.warps, launch.wgmma) == ((128, 64), 8, False)
     assert units.sram_bytes(op_of(launch, "S"), launch) == 2 * 128 * (8 * 64 + 128)
+
+
+def test_an_mma_waits_for_the_one_whose_sums_it_adds_to() -> None:
+    """Few rows times a matrix: a warp has one or two sums, to which all that is as deep as a tile is added, 16 at a time."""
+    [launch] = Product(8, 768, 768, "float16", fused=True).schedule(H200).launches
+    op = op_of(launch, "C")
+    rows, columns = launch.slot("C").shape
+    deep = op.matrix_flops / (2 * rows * columns)
+    assert (launch.wgmma, rows, columns, deep) == (False, 16, 16, 256)
+    multiplied = op.matrix_flops / (4096 * units.MMA_SHARE)
+    assert units.chained(op, launch, H200) == pytest.approx(units.MMA * 256 / 16 - multiplied)
+    parts = replace(op, depth_warps=4)
+    assert units.chained(parts, launch, H200) == pytest.approx(units.MMA * 64 / 16 - multiplied)
+
+
+def test_a_warp_that_has_many_sums_waits_for_none() -> None:
+    launch = launch_of(catalog()["flash"], FORWARD, "flash", A100)
+    assert all(units.chained(op_of(launch, gives), launch, A100) < 0 for gives in ("S", "O"))
+    launch = launch_of(catalog()["flash"], FORWARD, "flash")
+    assert launch.wgmma
+    assert units.chained(op_of(launch, "S"), launch, H200) == 0
 
 
 @pytest.mark.parametrize(("device", "share"), [(H200, units.UNIT), (A100, units.UNIT)])
