@@ -25,7 +25,7 @@ PIPE = 2                # clocks that a warp's instruction keeps a pipe of 16 la
 # backward, flash_hopper 41 forward, 51 backward.
 AROUND = 55
 UNIT = 0.97             # of the matrix units' peak that their instructions reach. Source: Luo 2024, wgmma; Sun 2022, mma
-MMA = 33                # clocks till another mma can add to what one leaves. Source: Sun 2022, on an A100; docs/performance.md
+MMA = 25                # clocks till another mma can add to what one leaves. Source: docs/performance.md, on an H200
 MMA_SHARE = 0.63        # of Hopper's peak that a warp's own products reach. Source: Luo 2024, mma on an H100
 MMA_ROWS, MMA_DEPTH, GROUP_ROWS = 16, 16, 64  # of one mma, and rows of one wgmma. Source: PTX ISA
 

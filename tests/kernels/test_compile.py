@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 
 import pytest
 
@@ -13,28 +14,47 @@ from kernels.tuned import CPU, recorded, tables
 from kernels.tuned.__main__ import variants
 
 SRAM_LIMIT = {"sm_80": 163 * 1024, "sm_86": 99 * 1024, "sm_90": 227 * 1024}  # a block's most. Source: CUDA C guide, table 24
+MEASURED = "sm_90"
 MATRIX = {"sm_80": "HMMA", "sm_86": "HMMA", "sm_90": "HGMMA"}
 
 CASES = [(name, c) for name in sorted(tables()) if name != CPU for c in variants(name)]
 
 
 def hardest(cases: list[tuple[str, Compilation]]) -> list[tuple[str, Compilation]]:
-    """Of each row's tiles the variant with the widest head and most flags, and on sm_90, which is measured, also the plainest.
+    """Of each row's tiles on sm_90, which is measured, the variant with the widest head and most flags, and of each launch the
+    plainest; on the others the one of each launch that takes most.
 
     `make compile` compiles all: some hundreds, of head dims, masks and ragged ends.
     """
     if os.environ.get("TILESCOPE_COMPILE") == "all":
         return cases
-    groups: dict[tuple[str, tuple[object, ...]], list[Compilation]] = {}
+    launches: dict[tuple[str, str, str], list[Compilation]] = {}
     for table, c in cases:
-        tiles = tuple(value for name, value in c.constants.items() if not (isinstance(value, bool) or name in ("D", "BLOCK_D")))
-        groups.setdefault((table, (c.launch, tiles, c.key.split()[1], c.warps, c.stages)), []).append(c)
+        launches.setdefault((table, c.launch, c.key.split()[1]), []).append(c)
     chosen: list[tuple[str, Compilation]] = []
-    for (table, _), found in groups.items():
-        ordered = sorted(found, key=lambda c: (c.constants.get("D", 0), sum(value is True for value in c.constants.values())))
-        both = table == "sm_90" and len(ordered) > 1
-        chosen += [(table, c) for c in ((ordered[0], ordered[-1]) if both else ordered[-1:])]
+    for (table, _, _), found in launches.items():
+        if table != MEASURED:
+            chosen.append((table, max(found, key=partial(taken, table))))
+            continue
+        rows: dict[tuple[object, ...], list[Compilation]] = {}
+        for c in found:
+            tiles = (value for name, value in c.constants.items() if not (isinstance(value, bool) or name in ("D", "BLOCK_D")))
+            rows.setdefault((*tiles, c.warps, c.stages), []).append(c)
+        few = {c.key: c for c in (min(found, key=flags), *(max(alike, key=flags) for alike in rows.values()))}
+        chosen += [(table, c) for c in few.values()]
     return chosen
+
+
+def taken(table: str, compilation: Compilation) -> tuple[int, int]:
+    """Of shared memory and registers, as it was recorded."""
+    found = recorded(table).resources[compilation.key]
+    return found.sram_bytes, found.registers
+
+
+def flags(compilation: Compilation) -> tuple[int, int]:
+    """Its head dim, and how many of its flags are set."""
+    constants = compilation.constants
+    return constants.get("D", 0), sum(value is True for value in constants.values())
 
 
 @pytest.mark.parametrize(("table", "compilation"), hardest(CASES), ids=lambda v: v if isinstance(v, str) else v.key)
