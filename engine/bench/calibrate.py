@@ -225,7 +225,8 @@ def _figure(
     """Not taken where it is the architecture's, or nothing that a spec may say."""
     own: float = getattr(spec, name)
     return Figure(
-        name=name, value=value, low=low, high=high, spec=own, difference=value / own - 1, clock_hz=timed.clock_hz,
+        name=name, value=value, low=low, high=high, spec=own, difference=value / own - 1 if own else None,
+        clock_hz=timed.clock_hz,
         samples=timed.time.n, source=said, taken=name not in PUBLISHED and not out_of_range(name, value), beside=beside or {})
 
 

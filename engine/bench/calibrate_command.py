@@ -98,12 +98,13 @@ def rows(found: Calibration) -> list[list[str]]:
 
 
 def _row(figure: Figure) -> list[str]:
-    if figure.missing or figure.value is None or figure.difference is None:
+    if figure.missing or figure.value is None:
         return [figure.name, "n/a", "", told(figure, figure.spec), "", figure.missing]
     spread = f"{told(figure, figure.low)} to {told(figure, figure.high)}"
     clock = f", {figure.clock_hz / 1e6:.0f} MHz" if figure.clock_hz else ""
     kept = "" if figure.taken else "; not taken over"
-    return [figure.name, told(figure, figure.value), spread, told(figure, figure.spec), f"{100 * figure.difference:+.1f} %",
+    difference = "n/a" if figure.difference is None else f"{100 * figure.difference:+.1f} %"  # over nothing there is none
+    return [figure.name, told(figure, figure.value), spread, told(figure, figure.spec), difference,
             f"{figure.source}{clock}, {figure.samples} samples{kept}"]
 
 

@@ -62,9 +62,8 @@ class KernelBytes(Struct, frozen=True, kw_only=True):
 
     @property
     def dram_read_range(self) -> tuple[int, int]:
-        """Of all its launches."""
-        least, most = zip(*(one.dram_read_range for one in self.launches), strict=True)
-        return sum(least), sum(most)
+        """Of all its launches, as if each had read least, or most, in the same execution."""
+        return sum(one.dram_read_range[0] for one in self.launches), sum(one.dram_read_range[1] for one in self.launches)
 
     @property
     def dram_write_bytes(self) -> int:

@@ -20,7 +20,7 @@ LIMITS: dict[str, tuple[float, float]] = {  # of every figure: the smallest and 
     "l2_bytes": (1 << 16, 1 << 36), "l2_bytes_per_clock": (1, 1 << 24), "achievable_l2": (0.01, 1),
     "l2_latency_s": (1e-9, 1e-4),
     "memory_bytes": (1 << 26, 1 << 44), "bandwidth_bytes_per_s": (1e9, 1e15), "achievable_bandwidth": (0.01, 1),
-    "achievable_copy": (0.01, 1), "memory_latency_s": (1e-9, 1e-4), "memory_ramp_s": (1e-9, 1e-4),
+    "achievable_copy": (0.01, 1), "memory_latency_s": (1e-9, 1e-4), "memory_ramp_s": (0, 1e-4),
     "launch_s": (1e-9, 1e-2), "graph_launch_s": (1e-9, 1e-2),
     "power_w": (1, 1e5),
 }

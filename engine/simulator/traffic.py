@@ -61,22 +61,31 @@ def places(readers: Floats, parts: int) -> Floats:
 
 
 def seconds(read: float, written: float, spec: DeviceSpec) -> float:
-    """Of HBM: what is read while as much is written comes at the pace of a copy, the rest at that of reading. What comes first
-    comes at half of it."""
-    both = 2 * min(read, written)
-    steady = (both / spec.achievable_copy + (read + written - both) / spec.achievable_bandwidth) / spec.bandwidth_bytes_per_s
-    return steady + min(steady, spec.memory_ramp_s)
+    """Of HBM: what is read while as much is written comes at the pace of a copy, the rest at that of reading. What is read
+    first comes at half of it; for what is written nobody waits."""
+    both, reading = 2 * min(read, written), spec.achievable_bandwidth * spec.bandwidth_bytes_per_s
+    copied = both / (spec.achievable_copy * spec.bandwidth_bytes_per_s)
+    return copied + (read + written - both) / reading + min(read / reading, spec.memory_ramp_s)
 
 
 def served(moved: float, runs: Runs, at_once: int, found: tuple[Touched, ...], spec: DeviceSpec) -> float:
-    """Bytes that the L2 gives and takes, of those that SMs move: of a launch whose programs all begin together neighbours ask
-    for a tile at the same time, and what stands between SMs and an L2 of two parts merges what MERGED of them ask for."""
-    launch = runs.launch
-    if spec.l2_parts == 1 or launch.resident or launch.programs > at_once:
+    """Bytes that the L2 gives and takes, of those that SMs move.
+
+    Programs of the first wave begin together, and ask for the tiles that they share at the same time: of requests for what one
+    of them has asked for, what stands between SMs and an L2 of two parts lets one of MERGED through. How near each other they
+    run is not looked at; what a program asks for again itself comes later, and is merged with nothing.
+    """
+    if spec.l2_parts == 1:
         return moved
-    alone = {counted.op.operand for counted in runs.ops if counted.op.multicast == 1}
-    again = sum(max(0.0, each.tiles - each.waves) for each in found if each.kind == "load" and each.operand in alone)
-    return moved - (1 - 1 / MERGED) * again
+    others = {counted.op.operand for counted in runs.ops if counted.op.multicast > 1 or _visited_again(counted)}
+    again = sum(max(0.0, each.tiles - each.waves) for each in found if each.kind == "load" and each.operand not in others)
+    return moved - (1 - 1 / MERGED) * again * min(1.0, at_once / runs.launch.programs)
+
+
+def _visited_again(counted: Counted) -> bool:
+    """Whether a program loads the same tile in several turns of a loop."""
+    names = set().union(*(variables(place) for place in counted.op.at))
+    return any(loop.var not in names for loop in counted.loops)
 
 
 def touched(runs: Runs, at_once: int, spec: DeviceSpec) -> tuple[Touched, ...]:

@@ -10,8 +10,8 @@ from kernels.contract import AttentionWorkload, KernelSpec, LinearWorkload, Work
 HELD = ("NVIDIA H200",)  # what drivers call the GPUs whose own kernels were measured beside their predictions
 MATTER = {               # of the figures of a spec, those that limit by each part of a breakdown
     "matrix": ("achievable_matrix",), "L2": ("l2_bytes_per_clock", "achievable_l2"),
-    "HBM": ("achievable_bandwidth", "achievable_copy", "achievable_l2"), "waits": ("memory_latency_s", "l2_latency_s"),
-    "launch": ("graph_launch_s",),
+    "HBM": ("achievable_bandwidth", "achievable_copy", "achievable_l2", "memory_ramp_s"),
+    "waits": ("memory_latency_s", "l2_latency_s"), "launch": ("graph_launch_s",),
 }
 SLOWER = ("paged", "int8", "fp8")
 APART = 0.008  # of a walk, by which the SMs are further apart after it. Source: docs/performance.md, programs that drift apart
@@ -43,6 +43,7 @@ def doubts(kernel: KernelSpec, workload: Workload, spec: DeviceSpec, prediction:
 
 
 def _drift_apart(launch: Launched, spec: DeviceSpec) -> bool:
-    """Whether its last programs are further apart than what the L2 holds, if each SM takes as long for all that it walks."""
+    """Whether the programs that run at once come to lie further apart than what the L2 holds; a walk at most, for an SM that is
+    ahead begins the next one."""
     waves, walk = launch.programs / (launch.per_sm * spec.sms), launch.tile_bytes / launch.programs
-    return APART * waves * walk > traffic.cache_bytes(spec)
+    return min(1.0, APART * waves) * walk > traffic.cache_bytes(spec)

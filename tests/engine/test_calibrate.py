@@ -125,7 +125,8 @@ def test_what_was_measured_on_the_way_stands_beside() -> None:
 def test_memory_that_is_at_its_pace_at_once_has_no_ramp(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MadeUp, "late", 0.0)
     found = measured()["memory_ramp_s"]
-    assert (found.value, found.taken) == (0.0, False)
+    assert (found.value, found.taken) == (0.0, True)
+    assert measured(spec=replace(H200, memory_ramp_s=0.0))["memory_ramp_s"].difference is None
 
 
 def test_without_a_clock_rates_a_clock_are_missing_and_the_others_stay() -> None:

@@ -264,13 +264,15 @@ def test_programs_are_placed_one_after_the_other() -> None:
 
 
 def test_where_programs_drift_apart_beyond_the_l2_it_says_so() -> None:
-    """30 waves of programs side by side, as counted: of K and V of 252 MB, not of 63 MB."""
+    """30 waves of programs side by side, as counted: of K and V of 252 MB, not of 63 MB, nor in a thousand waves of 8."""
     kernel = catalog()["flash"]
 
-    def said(seq: int, heads: int) -> bool:
-        w = AttentionWorkload(batch=1, heads=heads, kv_heads=1, seq=seq, head_dim=128, dtype="bfloat16", causal=False)
+    def said(seq: int, heads: int, kv_heads: int = 1, batch: int = 1) -> bool:
+        w = AttentionWorkload(
+            batch=batch, heads=heads, kv_heads=kv_heads, seq=seq, head_dim=128, dtype="bfloat16", causal=False)
         found = validity.doubts(kernel, w, H200, predicted(kernel, w, H200))
         return any("drift apart" in doubt for doubt in found)
 
     assert said(491520, 1)
     assert not said(122880, 4)
+    assert not said(16384, 32, 32, 32)

@@ -194,7 +194,8 @@ NEVER_A_NUMBER: tuple[Any, ...] = (
 NEVER_A_TABLE: tuple[Any, ...] = (
     "text", True, [], 7, 0.5, {"float16": "many"}, {"float16": math.nan}, {"float16": -1}, {"float4": 1}, {"a\nb": 1},
     {"float16": []})
-WRONG: list[tuple[str, Any]] = [(name, value) for name in LIMITS if name not in TABLES for value in NEVER_A_NUMBER]
+WRONG: list[tuple[str, Any]] = [(name, value) for name, (least, _) in LIMITS.items() if name not in TABLES
+                                for value in NEVER_A_NUMBER if value is True or value != 0 or least > 0]
 WRONG += [("matrix_flops_per_clock", value) for value in (*NEVER_A_TABLE, {}, {"float32": 256}, {"float16": 0.5})]
 WRONG += [("published_tflops", value) for value in (*NEVER_A_TABLE, {"float16": 1512.0}, {"float16": math.inf})]
 WRONG += [("sources", value) for value in (*NEVER_A_TABLE, {}, BASE["sources"] | {"sms": "twice"},

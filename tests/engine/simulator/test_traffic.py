@@ -177,11 +177,11 @@ def test_a_copy_is_slower_than_as_much_reading() -> None:
 def test_what_comes_from_hbm_first_comes_at_half_its_pace() -> None:
     early = 0.5 * H200.memory_ramp_s * H200.achievable_bandwidth * H200.bandwidth_bytes_per_s
     assert seconds(early, 0.0, H200) == pytest.approx(H200.memory_ramp_s)
-    assert seconds(0.0, 0.0, H200) == 0
+    assert seconds(0.0, early, H200) == pytest.approx(0.5 * H200.memory_ramp_s)  # for what is written nobody waits
 
 
 def test_requests_that_neighbours_make_together_are_merged() -> None:
-    """Of a single wave, and where the L2 is in two parts: tiles that several ask for come to the L2 a third as often."""
+    """Of the first wave, and where the L2 is in two parts: what is asked for again comes to the L2 a third as often."""
     schedule = schedule_of("flash", batch=1, heads=1, kv_heads=1, seq=128 * 100)
     [launch] = schedule.launches
     runs = runs_of(schedule, launch)
@@ -190,7 +190,19 @@ def test_requests_that_neighbours_make_together_are_merged() -> None:
     moved = sum(each.tiles for each in found)
     assert again > 0.9 * moved
     assert served(moved, runs, launch.programs, found, H200) == pytest.approx(moved - again + again / MERGED)
-    assert served(moved, runs, launch.programs - 1, found, H200) == served(moved, runs, launch.programs, found, WHOLE) == moved
+    assert served(moved, runs, launch.programs // 2, found, H200) == pytest.approx(moved - 0.5 * (again - again / MERGED))
+    assert served(moved, runs, launch.programs, found, WHOLE) == moved
+
+
+def test_what_a_program_asks_for_again_itself_is_merged_with_nothing() -> None:
+    """flash_v1's programs, one a head, load Q for every block of keys."""
+    schedule = schedule_of("flash_v1", batch=2, heads=4, kv_heads=4, seq=1024)
+    [launch] = schedule.launches
+    runs = runs_of(schedule, launch)
+    found = touched(runs, launch.programs, H200)
+    moved = sum(each.tiles for each in found)
+    assert sum(each.tiles - each.waves for each in found if each.kind == "load") > 0.3 * moved
+    assert served(moved, runs, launch.programs, found, H200) == moved
 
 
 def test_what_one_read_serves_to_several_is_not_merged_again() -> None:
