@@ -22,13 +22,14 @@ KEPT = 256      # predictions that are remembered: a slider goes back and forth
 
 
 def gpu_of(device: Device) -> DeviceSpec | None:
-    """The spec of a device, simulated or real; None of a CPU, and of a GPU of which there is none that is right."""
-    if device.kind == "cpu":
-        return None
-    try:
-        return spec.resolve(device.id) if device.kind == "sim" else spec.of_device(device)
-    except SpecError:
-        return None
+    """The spec of a device, simulated or real, of a GPU whose measured one is refused the shipped one; None of a CPU, and of a
+    GPU of which there is none that is right."""
+    for measured in (True, False) if device.kind != "cpu" else ():
+        try:
+            return spec.resolve(device.id) if device.kind == "sim" else spec.of_device(device, measured)
+        except SpecError:
+            continue
+    return None
 
 
 def roof_of(gpu: DeviceSpec, dtype: str) -> Roof:

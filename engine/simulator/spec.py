@@ -96,10 +96,13 @@ def of_device(device: Device, measured: bool = True) -> DeviceSpec:
         measured: whether it may be one that `engine bench calibrate` wrote.
 
     Raises:
-        SpecError.
+        SpecError: there is none, or what was measured of it is refused.
     """
-    specs, _ = _scan(folders())
+    specs, refused = _scan(folders())
     told = [spec for spec in specs if device.name in spec.names and (measured or not spec.id.endswith(MEASURED))]
+    for path, error in refused.items() if measured else ():
+        if path.name in {f"{spec.id}{MEASURED}.toml" for spec in told}:
+            raise SpecError(f"{error}: mend the file, or delete it and measure again")
     if told:
         shipped = folders()[0]
         return min(told, key=lambda spec: (not spec.id.endswith(MEASURED), not (shipped / f"{spec.id}.toml").is_file()))

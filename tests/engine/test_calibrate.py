@@ -22,6 +22,7 @@ from engine.nvml import Nvml
 from engine.results import TimeUs
 from engine.simulator import spec as specs
 from engine.simulator.figures import LIMITS, DeviceSpec, SpecError
+from engine.simulator.forecast import gpu_of
 from engine.simulator.reading import read
 from engine.simulator.writing import toml, write
 from kernels.contract import Device
@@ -220,6 +221,17 @@ def test_a_second_one_takes_the_place_of_the_first() -> None:
     path, before = calibrated.store(later)
     assert (before, calibrated.dated(Path(path))) == ("2027-01-02", "2027-03-04")
     assert specs.resolve("sim:h200-sxm-measured") == later
+
+
+def test_a_measured_spec_that_is_refused_is_no_other_one_in_silence() -> None:
+    """As one that an earlier version wrote, without a figure that there is since."""
+    path, _ = calibrated.store(calibrated.measured(H200, calibration()))
+    lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if not line.startswith("memory_ramp_s")]
+    Path(path).write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(SpecError, match=r"memory_ramp_s: it is missing: mend the file, or delete it and measure again$"):
+        specs.of_device(HERE)
+    assert specs.of_device(HERE, measured=False) == gpu_of(HERE) == H200
+    assert specs.of_device(replace(HERE, name="Tesla T4")).id == "t4"
 
 
 def test_what_no_calibration_wrote_is_not_replaced() -> None:
