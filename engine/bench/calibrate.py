@@ -226,8 +226,8 @@ def _figure(
     own: float = getattr(spec, name)
     return Figure(
         name=name, value=value, low=low, high=high, spec=own, difference=value / own - 1 if own else None,
-        clock_hz=timed.clock_hz,
-        samples=timed.time.n, source=said, taken=name not in PUBLISHED and not out_of_range(name, value), beside=beside or {})
+        clock_hz=timed.clock_hz, samples=timed.time.n, source=said,
+        taken=name not in PUBLISHED and not out_of_range(name, value), beside=beside or {})
 
 
 def _missing(spec: DeviceSpec, name: str, why: str) -> Figure:

@@ -17,7 +17,7 @@ from engine.simulator import reuse
 from engine.simulator.figures import DeviceSpec
 from engine.simulator.sharing import Floats
 from engine.simulator.visits import Visits, alike, visits_of
-from kernels.contract import TileOp
+from kernels.contract import Loop, TileOp
 from kernels.contract.expr import Ints, evaluate, variables
 from kernels.contract.series import Counted, Runs
 from kernels.contract.walk import programs, tables_of
@@ -84,8 +84,13 @@ def served(moved: float, runs: Runs, at_once: int, found: tuple[Touched, ...], s
 
 def _visited_again(counted: Counted) -> bool:
     """Whether a program loads the same tile in several turns of a loop."""
+    return len(_walked(counted)) < len(counted.loops)
+
+
+def _walked(counted: Counted) -> list[Loop]:
+    """The loops along which an op walks over its operand."""
     names = set().union(*(variables(place) for place in counted.op.at))
-    return any(loop.var not in names for loop in counted.loops)
+    return [loop for loop in counted.loops if loop.var in names]
 
 
 def touched(runs: Runs, at_once: int, spec: DeviceSpec) -> tuple[Touched, ...]:
@@ -185,8 +190,7 @@ def _tiles(counted: Counted, grid: Mapping[str, Ints], tables: Mapping[str, Ints
     from the first to the last of it."""
     op, env = counted.op, dict(grid)
     zero = np.zeros_like(next(iter(grid.values())))
-    names = set().union(*(variables(e) for e in op.at))
-    walked = [loop for loop in counted.loops if loop.var in names]
+    walked = _walked(counted)
     spans: list[tuple[Ints, Ints]] = []
     for loop in counted.loops:
         first, last = (np.broadcast_to(evaluate(bound, env, tables), zero.shape) for bound in (loop.first, loop.last))

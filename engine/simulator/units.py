@@ -43,31 +43,28 @@ def share_of_peak(launch: Launch, spec: DeviceSpec) -> float:
 def seconds(counted: Counted, launch: Launch, spec: DeviceSpec, clock_hz: float) -> Floats:
     """Of each station, what an op takes of it in each run: [stations, ...]."""
     op, times = counted.op, counted.times / clock_hz
-    vector, matrix = (op.vector_flops + op.exps) / ISSUE, 0.0
-    by_matrix_units = _rate(op, launch, spec) is not None
+    vector, matrix = (op.vector_flops + op.exps) / ISSUE, _clocks(op, launch, spec)
     if op.matrix_flops:
         vector += AROUND * fours(launch)  # a scheduler's warps one after the other
-        if by_matrix_units:
-            matrix = _clocks(op, launch, spec)
-        else:
+        if matrix is None:
             vector += op.matrix_flops / spec.vector_flops_per_clock
-    sram = sram_bytes(op, launch, by_matrix_units) / spec.sram_bytes_per_clock
-    return np.stack([times * matrix, times * op.exps / spec.exps_per_clock, times * vector, times * sram])
+    sram = sram_bytes(op, launch, matrix is not None) / spec.sram_bytes_per_clock
+    return np.stack([times * (matrix or 0.0), times * op.exps / spec.exps_per_clock, times * vector, times * sram])
 
 
 def chained(op: TileOp, launch: Launch, spec: DeviceSpec) -> float:
     """Clocks by which a product takes longer than the matrix units multiply, where a warp has so few sums that each mma waits
     for the one before it, to which it adds; not of wgmma, which adds up within the units."""
-    if not op.matrix_flops or launch.wgmma or _rate(op, launch, spec) is None:
+    multiplied = _clocks(op, launch, spec)
+    if not op.matrix_flops or launch.wgmma or multiplied is None:
         return 0.0
-    return MMA * _depth(op, launch) / op.depth_warps / MMA_DEPTH - _clocks(op, launch, spec)
+    return MMA * _depth(op, launch) / op.depth_warps / MMA_DEPTH - multiplied
 
 
-def _clocks(op: TileOp, launch: Launch, spec: DeviceSpec) -> float:
-    """That the matrix units multiply, by a rate that they have."""
+def _clocks(op: TileOp, launch: Launch, spec: DeviceSpec) -> float | None:
+    """That the matrix units multiply; None where the product is not theirs."""
     rate = _rate(op, launch, spec)
-    assert rate is not None
-    return op.matrix_flops / (rate * share_of_peak(launch, spec))
+    return None if rate is None else op.matrix_flops / (rate * share_of_peak(launch, spec))
 
 
 def _depth(op: TileOp, launch: Launch) -> float:
